@@ -1,0 +1,1 @@
+"""Train, distil and evaluate the checkpoints that the app shows."""

@@ -1,0 +1,114 @@
+"""`python -m train <command>`: train a teacher, distil a student, evaluate, store the weights."""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from kdmodels.tasks import TASKS
+from kdmodels.zoo import STUDENTS, TEACHERS
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument(
+        "--data", type=Path, help="data folder (default: $KD_DATA, else ../shared/data)"
+    )
+    parser.add_argument(
+        "--recipe", type=Path, help="recipe file (default: the one in train/recipes)"
+    )
+    parser.add_argument(
+        "--run", type=Path, help="run folder (default: runs/<recipe name>-seed<seed>)"
+    )
+    parser.add_argument("--seed", type=int, help="overrides the recipe's seed")
+    parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile the network in training"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare images")
+    parser.add_argument("--max-steps", type=int, help="steps per epoch, for a smoke test")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line. Every option's help says its unit and default."""
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    teacher = commands.add_parser("teacher", help="train a teacher on labels")
+    teacher.add_argument("--model", choices=TEACHERS, required=True)
+    _add_run_options(teacher)
+
+    student = commands.add_parser("student", help="train the student on labels only (the control)")
+    student.add_argument("--model", choices=STUDENTS, default=STUDENTS[0])
+    _add_run_options(student)
+
+    distill = commands.add_parser("distill", help="train the student on labels and a teacher")
+    distill.add_argument("--teacher", choices=TEACHERS, required=True)
+    distill.add_argument("--model", choices=STUDENTS, default=STUDENTS[0])
+    _add_run_options(distill)
+    return parser
+
+
+def default_data() -> Path:
+    return Path(os.environ.get("KD_DATA", "../shared/data"))
+
+
+def run_training(args: argparse.Namespace) -> None:
+    """`teacher`, `student` and `distill`: one recipe, one run folder."""
+    import torch
+    from accelerate import Accelerator
+
+    from train.datasets import open_manifest
+    from train.loop import Teacher, Trainer, choose_precision
+    from train.recipes import find_recipe, read_recipe
+    from train.runs import RunFolder
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    teacher_id = getattr(args, "teacher", None)
+    path = args.recipe or find_recipe(args.task, args.model, "labels", teacher_id)
+    recipe = read_recipe(path, seed=args.seed)
+    manifest = open_manifest(recipe.task, args.data or default_data())
+    teacher, sha256 = None, None
+    if recipe.teacher is not None:
+        from kdmodels.checkpoints import Index
+        from kdmodels.zoo import get_spec
+
+        entry = Index.read().find(recipe.task, recipe.teacher)
+        teacher = Teacher(entry.load(), recipe.teacher_size or get_spec(recipe.teacher).input_size)
+        sha256 = entry.sha256
+    accelerator = Accelerator(mixed_precision=choose_precision(args.precision))
+    folder = RunFolder(
+        args.run or Path("runs") / f"{recipe.name}-seed{recipe.seed}", recipe, manifest.id, sha256
+    )
+    handler = logging.FileHandler(folder.path / "log.txt")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger("train").addHandler(handler)
+    Trainer(
+        recipe, manifest, folder, accelerator, teacher,
+        workers=args.workers, max_steps=args.max_steps, compiled=args.compile,
+    ).fit()  # fmt: skip
+
+
+COMMANDS = {"teacher": run_training, "student": run_training, "distill": run_training}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; mistakes of the user end in one sentence on stderr and exit code 2."""
+    from train.datasets import DataError
+    from train.recipes import RecipeError
+
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        COMMANDS[args.command](args)
+    except (DataError, RecipeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""A recipe: everything that determines one training run, read from a short YAML file."""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from kdmodels.tasks import get_task
+from kdmodels.zoo import get_spec
+from train.objectives import build_objective
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+class RecipeError(Exception):
+    """A recipe that cannot be run; the message names the file and the key."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some epochs at one image size. Each phase starts from the averaged weights of the last.
+
+    lr: peak learning rate of AdamW; warmup: epochs of linear warm-up before the cosine decay.
+    """
+
+    size: int
+    epochs: int
+    lr: float
+    warmup: float = 0.5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of one run; a YAML file holds what differs from these defaults.
+
+    teacher: id of the frozen teacher, for objectives that need one.
+    teacher_size: image side in px at which the teacher sees the views (None: its own input size).
+    source_power: see `train.views.BalancedSampler`.
+    patience: epochs of the last phase without a better validation macro-F1 before stopping.
+    """
+
+    name: str
+    task: str
+    model: str
+    phases: tuple[Phase, ...]
+    objective: str = "labels"
+    objective_settings: dict[str, float] = field(default_factory=dict)
+    teacher: str | None = None
+    teacher_size: int | None = None
+    seed: int = 0
+    batch_size: int = 32
+    weight_decay: float = 0.05
+    clip_norm: float = 5.0
+    mixup: float = 0.2
+    ema_decay: float = 0.998
+    source_power: float = 0.5
+    patience: int = 5
+    pretrained: bool = False
+
+
+def _reject_unknown(path: Path, given: dict, known: type) -> None:
+    names = [f.name for f in dataclasses.fields(known)]
+    for key in given:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)[0]
+            raise RecipeError(
+                f"{path} has the unknown key '{key}'; the nearest valid one is '{near}'."
+            )
+
+
+def _read_yaml(path: Path) -> dict:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml") if p.stem[0] != "_"))
+        raise RecipeError(f"There is no recipe {path}; there are: {known}.") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} must hold keys and values.")
+    if "base" in content:
+        content = _read_yaml(path.parent / content.pop("base")) | content
+    return content
+
+
+def read_recipe(path: str | Path, **overrides) -> Recipe:
+    """Read a recipe file (with its `base`, if it names one) and apply overrides that are not None.
+
+    Raises `RecipeError` for a missing file, an unknown key (naming the nearest valid one), an
+    unknown task, model, teacher or objective, or a missing teacher.
+    """
+    path = Path(path)
+    content = _read_yaml(path) | {k: v for k, v in overrides.items() if v is not None}
+    content.setdefault("name", path.stem)
+    _reject_unknown(path, content, Recipe)
+    missing = [k for k in ("task", "model", "phases") if k not in content]
+    if missing:
+        raise RecipeError(f"{path} lacks the key(s) {', '.join(missing)}.")
+    for phase in content["phases"]:
+        _reject_unknown(path, phase, Phase)
+    try:
+        content["phases"] = tuple(Phase(**phase) for phase in content["phases"])
+        recipe = Recipe(**content)
+        get_task(recipe.task)
+        get_spec(recipe.model)
+        objective = build_objective(recipe.objective, **recipe.objective_settings)
+        if recipe.teacher is not None:
+            get_spec(recipe.teacher)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{path}: {error}") from error
+    if objective.needs_teacher and recipe.teacher is None:
+        raise RecipeError(f"{path}: the objective '{recipe.objective}' needs a teacher.")
+    return recipe
+
+
+def find_recipe(task: str, model: str, objective: str, teacher: str | None = None) -> Path:
+    """The recipe file of a run: `<task>-<model>`, with `-labels` or `-from-<teacher>` for students."""
+    if get_spec(model).role == "teacher":
+        return FOLDER / f"{task}-{model}.yaml"
+    return FOLDER / (
+        f"{task}-{model}-from-{teacher}.yaml" if teacher else f"{task}-{model}-{objective}.yaml"
+    )
+
+
+def to_dict(recipe: Recipe) -> dict:
+    """The recipe as plain data, for JSON and YAML."""
+    return dataclasses.asdict(recipe)

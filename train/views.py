@@ -1,0 +1,159 @@
+"""Training views: which image comes when, and how it is augmented.
+
+Every random choice is a function of (seed, epoch, position), never of a generator's history, so a
+run that was killed resumes on exactly the views that it would have seen.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from torchvision.transforms import v2
+
+from kdmodels.tasks import Task
+from train.datasets import Sample, read_pixels
+
+STORED_SIZE = 256  # px; the starter sets' shorter side, and COVID-QU-Ex's side
+CACHE_LIMIT_BYTES = 3 * 2**30
+VIEWS_PER_EPOCH = 256  # more than a sample is ever drawn in one epoch
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed from any number of parts; independent parts give independent streams."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _cxr_views(size: int) -> Callable[[Tensor], Tensor]:
+    # Strong geometry, intensity, blur and compression: the cues that tell sources apart.
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.8, 1.25), antialias=True),
+            v2.RandomHorizontalFlip(0.5),
+            v2.RandomApply(
+                [v2.RandomAffine(degrees=12, shear=6, interpolation=v2.InterpolationMode.BILINEAR)],
+                p=0.7,
+            ),
+            v2.RandomEqualize(0.2),
+            v2.ColorJitter(brightness=0.3, contrast=0.4),
+            v2.RandomApply([v2.GaussianBlur(3, sigma=(0.2, 1.5))], p=0.3),
+            v2.RandomApply([v2.JPEG((40, 95))], p=0.3),
+            v2.RandomErasing(0.4, scale=(0.02, 0.2)),
+        ]
+    )
+
+
+def _histopathology_views(size: int) -> Callable[[Tensor], Tensor]:
+    # A tile has no upright; stain varies between laboratories.
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.8, 1.25), antialias=True),
+            v2.RandomHorizontalFlip(0.5),
+            v2.RandomVerticalFlip(0.5),
+            v2.RandomApply([v2.RandomRotation((90, 90))], p=0.5),
+            v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.4, hue=0.08),
+            v2.RandomApply([v2.GaussianBlur(3, sigma=(0.2, 1.5))], p=0.3),
+            v2.RandomErasing(0.25, scale=(0.02, 0.15)),
+        ]
+    )
+
+
+AUGMENTATIONS = {"cxr": _cxr_views, "histopathology": _histopathology_views}
+
+
+class PixelStore:
+    """Decoded images in memory as uint8, greyscale ones with one channel; decoded on first use."""
+
+    def __init__(self, samples: Sequence[Sample], task: Task, size: int) -> None:
+        self.samples, self.task, self.size = samples, task, size
+        self.channels = 1 if task.greyscale else 3
+        fits = len(samples) * self.channels * size**2 <= CACHE_LIMIT_BYTES
+        self._cache: dict[int, np.ndarray] | None = {} if fits else None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """(1 or 3, size, size) uint8."""
+        if self._cache is not None and index in self._cache:
+            return torch.from_numpy(self._cache[index])
+        pixels = read_pixels(self.samples[index], self.task, self.size)
+        pixels = np.ascontiguousarray(pixels[..., : self.channels].transpose(2, 0, 1))
+        if self._cache is not None:
+            self._cache[index] = pixels
+        return torch.from_numpy(pixels)
+
+
+class TrainViews(Dataset):
+    """(index, view) -> (image (3, size, size) uint8, class index), a pure function of its key."""
+
+    def __init__(self, store: PixelStore, size: int, seed: int) -> None:
+        self.store, self.seed = store, seed
+        self.augment = AUGMENTATIONS[store.task.id](size)
+        ids = store.task.class_ids
+        self.labels = [ids.index(s.label) for s in store.samples]
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        index, view = key
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed_of(self.seed, "view", index, view))
+            image = self.augment(self.store[index])
+        return image.expand(3, -1, -1), self.labels[index]
+
+
+class EvalViews(Dataset):
+    """index -> (image (3, size, size) uint8, class index), resized exactly as the app does."""
+
+    def __init__(self, samples: Sequence[Sample], task: Task, size: int) -> None:
+        self.store = PixelStore(samples, task, size)
+        self.labels = [task.class_ids.index(s.label) for s in samples]
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.store[index].expand(3, -1, -1), self.labels[index]
+
+
+class BalancedSampler(Sampler[tuple[int, int]]):
+    """Draws (index, view) keys: classes evenly, sources within a class by count ** `source_power`.
+
+    source_power: 1 keeps the sources' natural shares within a class, 0 makes them equal.
+    """
+
+    def __init__(self, samples: Sequence[Sample], seed: int, source_power: float) -> None:
+        cells = Counter((s.label, s.source) for s in samples)
+        mass = {cell: count**source_power for cell, count in cells.items()}
+        class_mass = Counter()
+        for (label, _), value in mass.items():
+            class_mass[label] += value
+        self.weights = torch.tensor(
+            [
+                mass[s.label, s.source] / class_mass[s.label] / cells[s.label, s.source]
+                for s in samples
+            ],
+            dtype=torch.float64,
+        )
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "order", self.epoch))
+        drawn = torch.multinomial(self.weights, len(self), replacement=True, generator=generator)
+        times = Counter()
+        for index in drawn.tolist():
+            yield index, self.epoch * VIEWS_PER_EPOCH + times[index] % VIEWS_PER_EPOCH
+            times[index] += 1
