@@ -76,8 +76,9 @@ def run_training(args: argparse.Namespace) -> None:
         from kdmodels.checkpoints import Index
         from kdmodels.zoo import get_spec
 
-        entry = Index.read().find(recipe.task, recipe.teacher)
-        teacher = Teacher(entry.load(), recipe.teacher_size or get_spec(recipe.teacher).input_size)
+        index = Index.read()
+        entry = index.find(recipe.task, recipe.teacher)
+        teacher = Teacher(index.load(entry), recipe.teacher_size or get_spec(recipe.teacher).input_size)
         sha256 = entry.sha256
     accelerator = Accelerator(mixed_precision=choose_precision(args.precision))
     folder = RunFolder(

@@ -102,7 +102,7 @@ def read_mask(path: Path, size: int) -> np.ndarray:
             return (
                 np.asarray(image.convert("L").resize((size, size), Image.Resampling.NEAREST)) > 127
             )
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises each for some bad bytes
         raise DataError(f"The mask {path} cannot be read: {error}.") from error
 
 
@@ -110,7 +110,7 @@ def read_mask(path: Path, size: int) -> np.ndarray:
 
 
 def _rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         missing = [c for c in columns if c not in (reader.fieldnames or ())]
         if missing:
@@ -142,7 +142,10 @@ def _starter_histopathology(root: Path, row: dict[str, str]) -> Sample:
 
 _STARTER: dict[str, tuple[tuple[str, ...], Callable[[Path, dict[str, str]], Sample]]] = {
     "cxr": (("stem", "label", "split", "group", "source", "has_mask"), _starter_cxr),
-    "histopathology": (("file", "label", "split", "original_id"), _starter_histopathology),
+    "histopathology": (
+        ("file", "label", "split", "original_id", "source_repo"),
+        _starter_histopathology,
+    ),
 }
 
 
@@ -165,7 +168,9 @@ def open_manifest(task_id: str, root: str | Path) -> Manifest:
     Starter set (manifest.csv), official COVID-QU-Ex (`cxr`), official LC25000 (`histopathology`).
     Raises `DataError` when the folder is missing or holds none of them.
     """
-    from train.layouts import read_covid_qu_ex, read_lc25000
+    # Imported here, as these modules import this one.
+    from train.covid_qu_ex import read_covid_qu_ex
+    from train.lc25000 import read_lc25000
 
     task, root = get_task(task_id), Path(root).expanduser()
     if not root.is_dir():

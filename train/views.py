@@ -29,20 +29,21 @@ def seed_of(*parts: int | str) -> int:
 
 
 def _cxr_views(size: int) -> Callable[[Tensor], Tensor]:
-    # Strong geometry, intensity, blur and compression: the cues that tell sources apart.
+    # Geometry, intensity, blur and compression: the cues that tell the sources apart. Stronger
+    # settings kept short runs from learning at all (training loss at chance after 300 steps).
     return v2.Compose(
         [
-            v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.8, 1.25), antialias=True),
+            v2.RandomResizedCrop(size, scale=(0.7, 1.0), ratio=(0.85, 1.18), antialias=True),
             v2.RandomHorizontalFlip(0.5),
             v2.RandomApply(
-                [v2.RandomAffine(degrees=12, shear=6, interpolation=v2.InterpolationMode.BILINEAR)],
-                p=0.7,
+                [v2.RandomAffine(degrees=10, shear=4, interpolation=v2.InterpolationMode.BILINEAR)],
+                p=0.4,
             ),
-            v2.RandomEqualize(0.2),
-            v2.ColorJitter(brightness=0.3, contrast=0.4),
-            v2.RandomApply([v2.GaussianBlur(3, sigma=(0.2, 1.5))], p=0.3),
-            v2.RandomApply([v2.JPEG((40, 95))], p=0.3),
-            v2.RandomErasing(0.4, scale=(0.02, 0.2)),
+            v2.RandomEqualize(0.1),
+            v2.ColorJitter(brightness=0.2, contrast=0.3),
+            v2.RandomApply([v2.GaussianBlur(3, sigma=(0.2, 1.2))], p=0.2),
+            v2.RandomApply([v2.JPEG((40, 95))], p=0.2),
+            v2.RandomErasing(0.2, scale=(0.02, 0.15)),
         ]
     )
 

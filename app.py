@@ -1,0 +1,405 @@
+"""The page: upload an image, and see what teacher and student decide and where each looked.
+
+Layout and event wiring only; models, timing and heatmaps live in `kdmodels`.
+"""
+
+import html
+import os
+import threading
+from functools import cache
+from pathlib import Path
+
+# Before gradio is imported: it reads these when it starts. Nothing phones home.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import gradio as gr
+from PIL import Image
+
+from kdmodels import scorecam
+from kdmodels.checkpoints import CheckpointError, Index
+from kdmodels.figures import overlay
+from kdmodels.images import MAX_BYTES, CheckedImage, ImageError, read_image
+from kdmodels.predict import Classifier, Prediction, predict
+from kdmodels.tasks import TASKS, Task, get_task
+from kdmodels.zoo import STUDENTS, count_macs, get_spec
+
+STUDENT = STUDENTS[0]
+OWN_ANSWER = "own"
+DISCLAIMER = "For research and teaching only. Not a medical device: no diagnosis, no treatment."
+ON_SPACE = "SPACE_ID" in os.environ
+CSS = (Path(__file__).parent / "kdmodels" / "page.css").read_text(encoding="utf-8")
+
+INDEX = Index.read()
+OFFERED = [task for task in TASKS.values() if INDEX.teachers(task.id)]
+
+
+class RawImage(gr.Image):
+    """`gr.Image` that hands over the uploaded file itself, so that `read_image` judges its bytes."""
+
+    is_template = True  # drawn by gradio's own Image front end
+
+    def preprocess(self, payload):
+        return payload.path if payload else None
+
+
+@cache
+def _classifier(task: str, model: str, teacher: str | None) -> Classifier:
+    return Classifier.load(INDEX, INDEX.find(task, model, teacher))
+
+
+@cache
+def _gmacs(task: str, model: str, teacher: str | None) -> float:
+    classifier = _classifier(task, model, teacher)
+    return count_macs(classifier.model, classifier.spec.input_size) / 1e9
+
+
+def _pair(task: str, teacher: str) -> tuple[Classifier, Classifier]:
+    return _classifier(task, teacher, None), _classifier(task, STUDENT, teacher)
+
+
+def warm_up() -> None:
+    """Load the default pair and run it once, while the page loads."""
+    task = OFFERED[0]
+    blank = Image.new("RGB", (64, 64))
+    for classifier in _pair(task.id, INDEX.teachers(task.id)[0]):
+        predict(classifier, blank)
+        _gmacs(task.id, classifier.spec.id, classifier.checkpoint.teacher)
+
+
+# --- What the page says ----------------------------------------------------------------------
+
+
+def _message(kind: str, text: str) -> str:
+    role = "alert" if kind == "error" else "status"
+    return f'<div class="message {kind}" role="{role}">{html.escape(text)}</div>' if text else ""
+
+
+def _facts(checked: CheckedImage) -> str:
+    width, height = checked.pixels.size
+    notes = [f"{checked.source_format}, {width} × {height} px", *checked.notes]
+    return _message("note", "; ".join(notes) + ".")
+
+
+def _bar(name: str, colour: str, share: float, chosen: bool) -> str:
+    return (
+        f'<li class="{"chosen" if chosen else ""}"><span class="name">{html.escape(name)}</span>'
+        f'<span class="value">{share:.1%}</span>'
+        f'<span class="track"><span style="width:{share:.2%};background:{colour}"></span></span></li>'
+    )
+
+
+def card(classifier: Classifier, prediction: Prediction, gmacs: float) -> str:
+    """HTML of one model's answer: probabilities, time and size."""
+    task, latency = classifier.task, prediction.latency
+    bars = "".join(
+        _bar(info.name, info.colour, share, i == prediction.index)
+        for i, (info, share) in enumerate(
+            zip(task.classes, prediction.probabilities, strict=True)
+        )
+    )
+    answer = task.classes[prediction.index].name
+    threads = f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
+    return f"""
+<section class="card" aria-label="{classifier.spec.role} {classifier.spec.paper_name}">
+<header><span class="role">{classifier.spec.role}</span>
+<span class="model">{html.escape(classifier.checkpoint.name)}</span></header>
+<p class="answer">{html.escape(answer)} <b>{prediction.probabilities[prediction.index]:.0%}</b></p>
+<ul class="bars">{bars}</ul>
+<dl>
+<div class="latency"><dt>Time for one image</dt><dd><b>{latency.median_ms:.1f} ms</b>
+<small>median of {latency.runs}; quartiles {latency.q1_ms:.1f} to {latency.q3_ms:.1f}</small></dd></div>
+<div><dt>Parameters</dt><dd>{classifier.parameters / 1e6:.1f} M</dd></div>
+<div><dt>Work</dt><dd>{gmacs:.2f} GMAC</dd></div>
+<div><dt>File</dt><dd>{classifier.checkpoint.bytes / 1e6:.1f} MB</dd></div>
+</dl>
+<footer>{html.escape(latency.engine)}, {threads}; {classifier.spec.input_size} px input;
+decoding not counted, preprocessing {prediction.preprocess_ms:.0f} ms</footer>
+</section>"""
+
+
+def verdict(task: Task, teacher: Prediction, student: Prediction) -> str:
+    """One plain sentence: do they agree, on what, how sure, and which was faster."""
+    names = task.class_names
+    sure = [f"{p.probabilities[p.index]:.0%}" for p in (teacher, student)]
+    if teacher.index == student.index:
+        says = f"Both say {names[teacher.index]} (teacher {sure[0]}, student {sure[1]})."
+    else:
+        says = (
+            f"They differ: the teacher says {names[teacher.index]} ({sure[0]}), "
+            f"the student {names[student.index]} ({sure[1]})."
+        )
+    ratio = teacher.latency.median_ms / student.latency.median_ms
+    faster, slower = ("student", ratio) if ratio >= 1 else ("teacher", 1 / ratio)
+    return f"{says} The {faster} was {slower:.1f} times as fast here ({student.latency.engine})."
+
+
+# --- What happens ----------------------------------------------------------------------------
+
+
+class Superseded(Exception):
+    """A newer request of the same browser tab has made this work pointless."""
+
+
+class Turns:
+    """The latest turn of each browser tab, so that older heatmaps stop instead of piling up."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def take(self, tab: str) -> int:
+        with self._lock:
+            self._latest[tab] = self._latest.get(tab, 0) + 1
+            return self._latest[tab]
+
+    def check(self, tab: str, turn: int | None) -> None:
+        """Raise `Superseded` unless this is the tab's latest turn (None: not part of any)."""
+        if turn is not None and self._latest.get(tab) != turn:
+            raise Superseded
+
+    def leave(self, tab: str) -> None:
+        with self._lock:
+            self._latest.pop(tab, None)
+
+
+TURNS = Turns()
+
+
+def _read(path: str | None) -> CheckedImage:
+    if not path:
+        raise ImageError("There is no image yet; upload or paste one first.")
+    return read_image(path)
+
+
+def show_upload(path: str | None):
+    """A file was chosen: show what will be compared, or say why not. Returns (image, message)."""
+    try:
+        checked = _read(path)
+    except ImageError as error:
+        return None, _message("error", str(error))
+    return checked.pixels, _facts(checked)
+
+
+def begin(request: gr.Request):
+    """Drop old answers and stop old heatmaps: (turn, answers, verdict, two cards, two maps)."""
+    return TURNS.take(request.session_hash), None, "", "", "", None, None
+
+
+def begin_heatmaps(request: gr.Request):
+    """The same for the heatmaps alone: (turn, two maps)."""
+    return TURNS.take(request.session_hash), None, None
+
+
+def compare(path: str | None, task: str, teacher: str):
+    """Predictions of teacher and student for one image, each as soon as it is there.
+
+    Yields (message, verdict, teacher's card, student's card, ids of both answers); HTML but for
+    the last.
+    """
+    try:
+        checked = _read(path)
+        classifiers = _pair(task, teacher)
+    except (ImageError, CheckpointError) as error:
+        yield _message("error", str(error)), "", "", "", None
+        return
+    cards, predictions = ["", ""], []
+    for i, classifier in enumerate(classifiers):
+        predictions.append(predict(classifier, checked.pixels))
+        gmacs = _gmacs(task, classifier.spec.id, classifier.checkpoint.teacher)
+        cards[i] = card(classifier, predictions[i], gmacs)
+        if i == 0:
+            yield _facts(checked), "", *cards, None
+    sentence = html.escape(verdict(get_task(task), *predictions))
+    answers = [p.class_id for p in predictions]
+    yield _facts(checked), f'<p class="verdict" role="status">{sentence}</p>', *cards, answers
+
+
+def _explainer(role: int):
+    """The event function that draws the heatmap of the teacher (role 0) or the student (role 1)."""
+
+    def explain(
+        path: str | None,
+        task: str,
+        teacher: str,
+        evidence: str,
+        answers: list[str] | None,
+        turn: int | None,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (gradio's way to ask for it)
+    ):
+        if answers is None:  # no prediction, and why not is on the page already
+            return gr.skip()
+        classifier = _pair(task, teacher)[role]
+
+        def report(done: int, total: int) -> None:
+            TURNS.check(request.session_hash, turn)
+            progress((done, total), desc="Score-CAM", unit="channels")
+
+        class_id = answers[role] if evidence == OWN_ANSWER else evidence
+        try:
+            report(0, classifier.spec.cam_channels)
+            pixels = _read(path).pixels
+            heatmap = scorecam.explain(classifier, pixels, class_id, report)
+        except (ImageError, Superseded):
+            return gr.skip()
+        name = get_task(task).class_names[classifier.task.class_ids.index(class_id)]
+        label = f"Where the {classifier.spec.role} saw “{name}”"
+        if not heatmap.any():
+            label += ": nothing found (the map is flat)"
+        return gr.Image(overlay(pixels, heatmap), label=label)
+
+    return explain
+
+
+def _evidence_choices(task: Task) -> list[tuple[str, str]]:
+    return [("Each model's own answer", OWN_ANSWER), *zip(task.class_names, task.class_ids, strict=True)]
+
+
+def _teacher_choices(task: Task) -> list[tuple[str, str]]:
+    return [(get_spec(model).paper_name, model) for model in INDEX.teachers(task.id)]
+
+
+def change_task(task_id: str):
+    """Another modality: its teachers and classes. Returns (teacher radio, evidence dropdown)."""
+    task = get_task(task_id)
+    teachers = _teacher_choices(task)
+    return (
+        gr.Radio(teachers, value=teachers[0][1]),
+        gr.Dropdown(_evidence_choices(task), value=OWN_ANSWER),
+    )
+
+
+# --- The page --------------------------------------------------------------------------------
+
+
+def _heatmap_image(role: str) -> gr.Image:
+    return gr.Image(
+        label=f"Where the {role} looked",
+        interactive=False,
+        buttons=["download", "fullscreen"],
+        elem_id=f"{role}-heatmap",
+        elem_classes="film",
+        height=380,
+    )
+
+
+def build() -> gr.Blocks:
+    """Lay the page out and wire its events."""
+    first = OFFERED[0]
+    # Uploaded files live at most an hour, and are looked for every quarter of one.
+    with gr.Blocks(title="Teacher and student", delete_cache=(900, 3600)) as page:
+        turn, answers = gr.State(None), gr.State(None)
+        gr.HTML(
+            "<h1>Teacher and student</h1><p>What a large network and its small distilled student "
+            f'decide, how long each took, and where each looked.</p><p class="disclaimer">{DISCLAIMER}</p>',
+            elem_id="heading",
+        )
+        with gr.Row(elem_id="main"):
+            with gr.Column(scale=3, min_width=300):
+                task = gr.Radio(
+                    [(t.name, t.id) for t in OFFERED],
+                    value=first.id,
+                    label="Modality",
+                    visible=len(OFFERED) > 1,
+                )
+                image = RawImage(
+                    label="Image",
+                    sources=["upload", "clipboard"],
+                    type="filepath",
+                    elem_id="image",
+                    elem_classes="film",
+                    height=320,
+                )
+                other = gr.UploadButton(
+                    "Open DICOM or TIFF", size="sm", elem_id="other-file", file_count="single"
+                )
+                message = gr.HTML(elem_id="message")
+                teacher = gr.Radio(
+                    _teacher_choices(first),
+                    value=INDEX.teachers(first.id)[0],
+                    label="Teacher",
+                    elem_id="teacher",
+                )
+                evidence = gr.Dropdown(
+                    _evidence_choices(first),
+                    value=OWN_ANSWER,
+                    label="Show the evidence for",
+                    elem_id="evidence",
+                )
+                button = gr.Button("Compare", variant="primary", elem_id="compare")
+            with gr.Column(scale=7, min_width=300):
+                verdict_html = gr.HTML(elem_id="verdict")
+                with gr.Row(equal_height=False):
+                    with gr.Column(min_width=300):
+                        teacher_card = gr.HTML(elem_id="teacher-card")
+                        teacher_map = _heatmap_image("teacher")
+                    with gr.Column(min_width=300):
+                        student_card = gr.HTML(elem_id="student-card")
+                        student_map = _heatmap_image("student")
+                gr.HTML(
+                    f"<p class='legend'>{html.escape(scorecam.VARIANT)}. Colour runs from dark (no "
+                    "weight) to yellow (most weight), relative to each map's own maximum. A heatmap "
+                    "shows what moved the network, not where disease is.</p>"
+                )
+        maps, cards = [teacher_map, student_map], [teacher_card, student_card]
+        results = [turn, answers, verdict_html, *cards, *maps]
+        quick = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+
+        for source in (image, other):
+            event = source.upload(show_upload, source, [image, message], api_visibility="private")
+            event.then(begin, None, results, **quick)
+        image.clear(lambda: "", None, message, **quick).then(begin, None, results, **quick)
+        task.change(change_task, task, [teacher, evidence], **quick).then(
+            begin, None, results, **quick
+        )
+
+        def show_heatmaps(after):
+            inputs = [image, task, teacher, evidence, answers, turn]
+            options = {"concurrency_id": "heatmaps", "concurrency_limit": 1}
+            # The student first: its map is there sooner.
+            after.then(
+                _explainer(1), inputs, student_map, api_visibility="private", **options
+            ).then(_explainer(0), inputs, teacher_map, api_visibility="private", **options)
+
+        show_heatmaps(
+            button.click(begin, None, results, **quick).then(
+                compare,
+                [image, task, teacher],
+                [message, verdict_html, *cards, answers],
+                concurrency_limit=1,
+                api_name="compare",
+            )
+        )
+        show_heatmaps(evidence.input(begin_heatmaps, None, [turn, *maps], **quick))
+        page.unload(lambda request: TURNS.leave(request.session_hash))
+    return page
+
+
+def main() -> None:
+    """Serve the page; open a browser unless on a Space or asked not to (KD_NO_BROWSER)."""
+    if not OFFERED:
+        raise SystemExit("weights/index.json holds no teacher with its student; restore weights/.")
+    threading.Thread(target=warm_up, daemon=True).start()
+    build().queue(default_concurrency_limit=4, max_size=64).launch(
+        server_name="0.0.0.0" if ON_SPACE else None,
+        inbrowser=not ON_SPACE and "KD_NO_BROWSER" not in os.environ,
+        theme=gr.themes.Base(
+            primary_hue="sky",
+            neutral_hue="slate",
+            font=["ui-sans-serif", "system-ui", "sans-serif"],
+            font_mono=["ui-monospace", "monospace"],
+        ),
+        css=CSS,
+        footer_links=["api", "settings"],
+        max_file_size=MAX_BYTES,
+        run_history=False,
+        strict_cors=True,
+        show_error=True,
+        ssr_mode=False,
+        share=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""Checkpoints: find, verify, decode, load and store. Safetensors only; no pickle is ever opened.
+
+`weights/index.json` lists every checkpoint with its sha256. A file is taken from `weights/` if it
+is there, otherwise from the Hub at the revision that the index pins; the hash is checked each time.
+
+Storage types (the shipped files are small enough for a git repository):
+
+- `float32`: as trained.
+- `float16`: tensors of two or more dimensions as float16; vectors (biases, norms) stay float32.
+- `int8`: tensors of two or more dimensions as int8 with one float32 scale per output channel
+  (dimension 0), w ~ q * scale with scale = max|w| / 127, under `<name>.int8_scale`; vectors stay
+  float32. This is symmetric per-channel weight quantisation (Krishnamoorthi, arXiv 1806.08342,
+  section 3.1.2); weights are expanded to float32 at loading, so all arithmetic stays in float.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kdmodels.tasks import get_task
+from kdmodels.zoo import StateDict, build_model, get_spec
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+_SCALE = ".int8_scale"
+_PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+class CheckpointError(Exception):
+    """A checkpoint that is missing or must not be used; the message names the file and the cause."""
+
+
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.ndim >= 2
+
+
+def _encode_float16(state: StateDict) -> StateDict:
+    return {k: v.half() if _is_matrix(v) else v for k, v in state.items()}
+
+
+def _encode_int8(state: StateDict) -> StateDict:
+    encoded: StateDict = {}
+    for name, tensor in state.items():
+        if not _is_matrix(tensor):
+            encoded[name] = tensor
+            continue
+        flat = tensor.float().flatten(1)
+        scale = flat.abs().amax(dim=1) / 127
+        scale[scale == 0] = 1.0
+        encoded[name] = (flat / scale[:, None]).round().to(torch.int8).view(tensor.shape)
+        encoded[name + _SCALE] = scale
+    return encoded
+
+
+ENCODERS: dict[str, Callable[[StateDict], StateDict]] = {
+    "float32": dict,
+    "float16": _encode_float16,
+    "int8": _encode_int8,
+}
+
+
+def encode(state: StateDict, storage: str) -> StateDict:
+    """Encode a state dict for storage as `float32`, `float16` or `int8` (see the module's text)."""
+    return {k: v.contiguous() for k, v in ENCODERS[storage](state).items()}
+
+
+def decode(stored: StateDict) -> StateDict:
+    """Undo `encode`, whichever storage it was: every floating tensor comes back as float32."""
+    state: StateDict = {}
+    for name, tensor in stored.items():
+        if name.endswith(_SCALE):
+            continue
+        if name + _SCALE in stored:
+            scale = stored[name + _SCALE].view(-1, *[1] * (tensor.ndim - 1))
+            state[name] = tensor.float() * scale
+        else:
+            state[name] = tensor.float() if tensor.is_floating_point() else tensor
+    return state
+
+
+def sha256_of(file: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One row of the index.
+
+    teacher: id of the teacher it was distilled from; None for teachers and for the control.
+    classes: class ids in logit order. bytes: file size. storage: see the module's text.
+    recipe: recipe file in the repository. data: `Manifest.id` of the training data.
+    metrics: test-split results, as `train.evaluate` writes them.
+    """
+
+    task: str
+    model: str
+    teacher: str | None
+    classes: tuple[str, ...]
+    file: str
+    sha256: str
+    bytes: int
+    storage: str
+    recipe: str
+    data: str
+    date: str
+    seed: int = 0
+    metrics: dict = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Human-readable: `OFA-595 (from Visformer-S)`."""
+        paper_name = get_spec(self.model).paper_name
+        if get_spec(self.model).role == "teacher":
+            return paper_name
+        origin = f"from {get_spec(self.teacher).paper_name}" if self.teacher else "labels only"
+        return f"{paper_name} ({origin})"
+
+
+def read_state(file: Path) -> StateDict:
+    """Read and decode a safetensors file. Raises `CheckpointError` for anything else."""
+    try:
+        with file.open("rb") as handle:
+            start = handle.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}.") from error
+    if file.suffix in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
+        raise CheckpointError(
+            f"{file} is a pickle, which can run code when opened; only safetensors are loaded."
+        )
+    try:
+        with safe_open(file, framework="pt") as reader:
+            return decode({k: reader.get_tensor(k) for k in reader.keys()})  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is not a whole safetensors file: {error}.") from error
+
+
+def verify(file: Path, sha256: str, size: int) -> None:
+    """Check a file's size and sha256. Raises `CheckpointError` that tells expected from found."""
+    found = file.stat().st_size
+    if found != size:
+        raise CheckpointError(
+            f"{file} has {found:,} bytes instead of {size:,}: it is truncated or not the right "
+            "file; delete it and fetch it again."
+        )
+    digest = sha256_of(file)
+    if digest != sha256:
+        raise CheckpointError(
+            f"{file} has the sha256 {digest[:12]}… instead of {sha256[:12]}…: it was changed or "
+            "damaged; delete it and fetch it again."
+        )
+
+
+def _fill(checkpoint: Checkpoint, file: Path) -> nn.Module:
+    classes = get_task(checkpoint.task).class_ids
+    if tuple(checkpoint.classes) != classes:
+        raise CheckpointError(
+            f"{file} was trained for the classes {', '.join(checkpoint.classes)}, but the task "
+            f"'{checkpoint.task}' has {', '.join(classes)}."
+        )
+    model, state = build_model(checkpoint.model, len(classes)), read_state(file)
+    wanted = model.state_dict()
+    wrong = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
+    if wrong or len(state) != len(wanted):
+        strange = wrong or [k for k in state if k not in wanted]
+        found = tuple(state[strange[0]].shape) if strange[0] in state else "missing"
+        expected = tuple(wanted[strange[0]].shape) if strange[0] in wanted else "absent"
+        raise CheckpointError(
+            f"{file} does not hold a {checkpoint.model} with {len(classes)} classes: the tensor "
+            f"'{strange[0]}' is {found} instead of {expected}."
+        )
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Index:
+    """The checkpoints of `folder`, and the Hub repository and revision that also hold them."""
+
+    folder: Path
+    checkpoints: tuple[Checkpoint, ...] = ()
+    hub_repo: str | None = None
+    hub_revision: str | None = None
+
+    @classmethod
+    def read(cls, folder: str | Path = WEIGHTS) -> "Index":
+        """Read `index.json`. Raises `CheckpointError` when it is missing or malformed."""
+        folder = Path(folder)
+        file = folder / "index.json"
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            checkpoints = tuple(
+                Checkpoint(**row | {"classes": tuple(row["classes"])})
+                for row in content["checkpoints"]
+            )
+            for checkpoint in checkpoints:
+                if Path(checkpoint.file).name != checkpoint.file:
+                    raise ValueError(f"'{checkpoint.file}' must be a plain file name")
+            return cls(folder, checkpoints, content["hub"]["repo"], content["hub"]["revision"])
+        except FileNotFoundError:
+            raise CheckpointError(f"{file} is missing, so no checkpoint is known.") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{file} cannot be understood: {error}.") from error
+
+    def write(self) -> None:
+        """Write `index.json`, sorted, complete or not at all."""
+        rows = sorted(
+            self.checkpoints, key=lambda c: (c.task, get_spec(c.model).role != "teacher", c.file)
+        )
+        content = {
+            "format": 1,
+            "hub": {"repo": self.hub_repo, "revision": self.hub_revision},
+            "checkpoints": [asdict(c) for c in rows],
+        }
+        partial = self.folder / "index.json.partial"
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, self.folder / "index.json")
+
+    def find(self, task: str, model: str, teacher: str | None = None) -> Checkpoint:
+        """The checkpoint of a model (of a student: distilled from `teacher`; None: labels only)."""
+        for checkpoint in self.checkpoints:
+            if (checkpoint.task, checkpoint.model, checkpoint.teacher) == (task, model, teacher):
+                return checkpoint
+        origin = f" distilled from {teacher}" if teacher else ""
+        raise CheckpointError(
+            f"{self.folder / 'index.json'} lists no {model}{origin} for the task '{task}'."
+        )
+
+    def teachers(self, task: str) -> list[str]:
+        """Teachers of a task that are stored together with a student distilled from them."""
+        rows = [c for c in self.checkpoints if c.task == task]
+        origins = {c.teacher for c in rows}
+        return [c.model for c in rows if c.model in origins]
+
+    def locate(self, checkpoint: Checkpoint) -> Path:
+        """The verified file: from the folder, else from the Hub at the pinned revision.
+
+        Raises `CheckpointError` when it is in neither place, or its size or sha256 is wrong.
+        """
+        file = self.folder / checkpoint.file
+        if not file.is_file():
+            file = self._download(checkpoint)
+        verify(file, checkpoint.sha256, checkpoint.bytes)
+        return file
+
+    def _download(self, checkpoint: Checkpoint) -> Path:
+        if not (self.hub_repo and self.hub_revision):
+            raise CheckpointError(
+                f"{self.folder / checkpoint.file} is missing, and the index names no Hub "
+                "repository to fetch it from; restore the file from the project's repository."
+            )
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            return Path(
+                hf_hub_download(self.hub_repo, checkpoint.file, revision=self.hub_revision)
+            )
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{checkpoint.file} is not in {self.folder} and could not be fetched from "
+                f"{self.hub_repo} at {self.hub_revision[:12]}: {type(error).__name__}."
+            ) from error
+
+    def load(self, checkpoint: Checkpoint) -> nn.Module:
+        """Verify and load a checkpoint: eval mode, no gradients, channels-last, float32.
+
+        Raises `CheckpointError` (missing, truncated, wrong hash, pickle, wrong class count).
+        """
+        return _fill(checkpoint, self.locate(checkpoint))
+
+    def store(self, checkpoint: Checkpoint, state: StateDict) -> Checkpoint:
+        """Encode `state` into the folder and return the row with file name, size and sha256.
+
+        A row of the same task, model and teacher is replaced, together with its file.
+        """
+        origin = f"-from-{checkpoint.teacher}" if checkpoint.teacher else ""
+        suffix = "" if get_spec(checkpoint.model).role == "teacher" or origin else "-labels"
+        file = f"{checkpoint.task}-{checkpoint.model}{origin}{suffix}.safetensors"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        metadata = {
+            "format": "pt",
+            "task": checkpoint.task,
+            "model": checkpoint.model,
+            "classes": ",".join(checkpoint.classes),
+            "storage": checkpoint.storage,
+        }
+        partial = self.folder / f"{file}.partial"
+        save_file(encode(state, checkpoint.storage), partial, metadata=metadata)
+        os.replace(partial, self.folder / file)
+        path = self.folder / file
+        row = replace(checkpoint, file=file, sha256=sha256_of(path), bytes=path.stat().st_size)
+        key = (row.task, row.model, row.teacher)
+        others = tuple(c for c in self.checkpoints if (c.task, c.model, c.teacher) != key)
+        replace(self, checkpoints=(*others, row)).write()
+        return row

@@ -1,0 +1,129 @@
+"""Shared fixtures: the real model table with tiny networks in it, and checkpoints of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from kdmodels.checkpoints import Checkpoint, Index
+from kdmodels.predict import Classifier
+from kdmodels.tasks import TASKS, get_task
+from kdmodels.zoo import MODELS, STUDENTS, TEACHERS, ModelSpec, build_model
+
+TINY_SIDE = 32
+TINY_CHANNELS = {"vgg19": 8, "visformer_s": 10, "autoformerv2_t": 12, "ofa_595": 6}
+
+
+class TinyNet(nn.Module):
+    """Two convolutions and a linear head; its `features` are (N, C, 8, 8), or NHWC on request."""
+
+    def __init__(self, num_classes: int, channels: int, seed: int, channels_end: bool = False):
+        super().__init__()
+        self.channels_end = channels_end
+        self.stem = nn.Sequential(nn.Conv2d(3, channels, 5, 4, 2), nn.BatchNorm2d(channels))
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.features = nn.Identity()
+        self.head = nn.Linear(channels, num_classes)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.normal_(generator=generator)
+            self.stem[1].running_mean.normal_(generator=generator)
+            self.stem[1].running_var.fill_(75.0)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.conv(self.stem(images).relu()).relu() / 8
+        if self.channels_end:
+            return self.head(self.features(features.permute(0, 2, 3, 1)).mean((1, 2)))
+        return self.head(self.features(features).mean((2, 3)))
+
+
+def tiny_spec(spec: ModelSpec) -> ModelSpec:
+    """The row of a model with a `TinyNet` in place of the real network, as different as they are."""
+    channels = TINY_CHANNELS[spec.id]
+
+    def build(num_classes: int, input_size: int, pretrained: bool) -> nn.Module:
+        return TinyNet(num_classes, channels, seed=channels, channels_end=bool(spec.cam_reshape))
+
+    return replace(
+        spec,
+        builder=build,
+        input_size=TINY_SIDE,
+        cam_layer="features",
+        cam_channels=channels,
+        fit_state=None,
+    )
+
+
+@pytest.fixture
+def tiny_models(monkeypatch) -> dict[str, ModelSpec]:
+    """Put tiny networks into the model table, under the real ids, for one test."""
+    for spec in list(MODELS.values()):
+        monkeypatch.setitem(MODELS, spec.id, tiny_spec(spec))
+    return MODELS
+
+
+@pytest.fixture
+def tiny_index(tiny_models, tmp_path) -> Index:
+    """A folder with checkpoints of tiny networks: teachers, their students, students by labels."""
+    index = Index(tmp_path / "weights")
+    for task in TASKS:
+        pairs = [(teacher, None) for teacher in TEACHERS]
+        pairs += [(student, teacher) for student in STUDENTS for teacher in (*TEACHERS, None)]
+        for model, teacher in pairs:
+            row = unstored(task, model, teacher)
+            index.store(row, build_model(model, len(row.classes)).state_dict())
+    return Index.read(index.folder)
+
+
+def unstored(task: str, model: str, teacher: str | None = None) -> Checkpoint:
+    """A row of the index as it is before `Index.store` completes it."""
+    return Checkpoint(
+        task=task,
+        model=model,
+        teacher=teacher,
+        classes=get_task(task).class_ids,
+        file="",
+        sha256="",
+        bytes=0,
+        storage="float16" if model in TEACHERS else "int8",
+        recipe=f"train/recipes/{task}-{model}.toml",
+        data="0123456789ab",
+        date="2025-01-31",
+    )
+
+
+@pytest.fixture
+def new_row(tiny_models):
+    """`unstored`, as a fixture: makes a row for `Index.store`."""
+    return unstored
+
+
+@pytest.fixture
+def make_classifier(tiny_models):
+    """Make a `Classifier` of a model id and a task id, with a tiny network, on the CPU."""
+
+    def make(model: str = "ofa_595", task: str = "cxr") -> Classifier:
+        row = unstored(task, model)
+        network = build_model(model, len(row.classes)).eval().requires_grad_(False)
+        return Classifier(get_task(task), tiny_models[model], row, network)
+
+    return make
+
+
+@pytest.fixture
+def tiny_classifier(make_classifier) -> Classifier:
+    """A student of chest X-rays with a tiny network."""
+    return make_classifier()
+
+
+@pytest.fixture
+def photo() -> Image.Image:
+    """A (80, 60) RGB image without symmetry and with colour."""
+    y, x = np.mgrid[:60, :80]
+    pixels = np.stack([x * 3, y * 4, (x * y) % 256], axis=-1)
+    pixels[10:25, 50:70] = (250, 20, 90)
+    return Image.fromarray(pixels.astype(np.uint8))

@@ -1,0 +1,110 @@
+"""`kdmodels.figures`: a heatmap lies where it belongs, and cold places show the image."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdmodels.figures import OVERLAY_SIDE, Column, comparison, overlay, resized_heatmap
+
+
+def hot_at(row, column, side=7):
+    heatmap = np.zeros((side, side), np.float32)
+    heatmap[row, column] = 1
+    return heatmap
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [((80, 60), (512, 384)), ((60, 80), (384, 512)), ((1024, 1024), (512, 512))],
+)
+def test_an_overlay_keeps_the_aspect_and_has_a_fixed_longer_side(size, shown):
+    picture = overlay(Image.new("RGB", size, "grey"), hot_at(0, 0))
+    assert (picture.size, picture.mode, OVERLAY_SIDE) == (shown, "RGB", 512)
+
+
+def test_a_very_long_image_keeps_at_least_one_pixel_of_height():
+    assert overlay(Image.new("RGB", (4000, 3)), hot_at(0, 0)).size == (512, 1)
+
+
+def test_a_cold_heatmap_leaves_the_image_as_it_is(photo):
+    picture = overlay(photo, np.zeros((7, 7), np.float32))
+    resized = photo.resize(picture.size, Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(resized))
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 6), (6, 0), (6, 6)])
+def test_a_hot_spot_colours_its_own_corner_only(photo, row, column):
+    clear = overlay(photo, np.zeros((7, 7), np.float32))
+    marked = overlay(photo, hot_at(row, column))
+    change = np.abs(np.asarray(marked).astype(int) - np.asarray(clear).astype(int)).sum(-1)
+    height, width = change.shape
+    corner = {0: slice(None, 1 / 3), 6: slice(2 / 3, None)}
+
+    def part(length, where):
+        start, stop = corner[where].start or 0, corner[where].stop or 1
+        return slice(int(start * length), int(stop * length))
+
+    inside = np.zeros_like(change, bool)
+    inside[part(height, row), part(width, column)] = True
+    assert change[inside].mean() > 20
+    assert change[~inside].max() == 0
+
+
+def test_opacity_is_that_of_the_hottest_place():
+    black, hot = Image.new("RGB", (64, 64)), np.ones((7, 7), np.float32)
+    full = np.asarray(overlay(black, hot, opacity=1.0, colour_map="inferno")).astype(float)
+    half = np.asarray(overlay(black, hot, opacity=0.5, colour_map="inferno")).astype(float)
+    assert full.min(axis=(0, 1)).tolist() == pytest.approx([252, 255, 164], abs=1)  # its last colour
+    np.testing.assert_allclose(half, full / 2, atol=1)
+    np.testing.assert_array_equal(overlay(black, hot, opacity=0.0), np.zeros((512, 512, 3)))
+
+
+def test_an_overlay_is_the_same_each_time_and_changes_neither_input(photo):
+    heatmap = np.random.default_rng(0).random((14, 14), dtype=np.float32)
+    before = photo.tobytes(), heatmap.tobytes()
+    assert overlay(photo, heatmap).tobytes() == overlay(photo, heatmap).tobytes()
+    assert (photo.tobytes(), heatmap.tobytes()) == before
+
+
+def test_a_heatmap_is_enlarged_without_leaving_its_range():
+    heatmap = np.random.default_rng(1).random((7, 5)).astype(np.float32)
+    large = resized_heatmap(heatmap, 55, 77)
+    assert large.shape == (77, 55) and large.dtype == np.float32
+    assert heatmap.min() <= large.min() and large.max() <= heatmap.max()
+    centres = large.reshape(7, 11, 5, 11)[:, 5, :, 5]
+    np.testing.assert_allclose(centres, heatmap, atol=1e-6)
+
+
+def test_a_comparison_is_saved_with_its_pictures_side_by_side(photo):
+    pictures = [Image.new("RGB", (512, 384), colour) for colour in ("red", "blue")]
+    columns = [Column(f"Model {n}", "Normal 97 %", picture) for n, picture in enumerate(pictures)]
+    figure = comparison(columns, "A comparison", "Not for diagnosis")
+    figure.savefig(file := io.BytesIO(), format="png")
+    saved = Image.open(file).convert("RGB")
+    assert 1200 <= saved.width <= 1600 and 600 <= saved.height <= 1000
+    pixels = np.asarray(saved).astype(int)
+    red = np.argwhere((pixels == (255, 0, 0)).all(-1))
+    blue = np.argwhere((pixels == (0, 0, 255)).all(-1))
+    assert red[:, 1].max() < blue[:, 1].min()
+    assert min(len(red), len(blue)) > 300 * 300
+    texts = {text.get_text() for text in figure.findobj() if hasattr(text, "get_text")}
+    assert {"A comparison", "Not for diagnosis", "Model 0\nNormal 97 %"} <= texts
+
+
+def test_drawing_keeps_no_global_state_and_needs_no_window_system(tmp_path):
+    program = """
+import sys, numpy as np
+from PIL import Image
+from kdmodels.figures import Column, comparison, overlay
+picture = overlay(Image.new("RGB", (64, 64)), np.ones((7, 7), np.float32))
+comparison([Column("a", "b", picture)], "c", "d").savefig(sys.argv[1])
+assert "matplotlib.pyplot" not in sys.modules, "pyplot keeps every figure until it is closed"
+"""
+    file = tmp_path / "figure.png"
+    subprocess.run([sys.executable, "-c", program, str(file)], check=True, timeout=120)
+    with Image.open(file) as image:
+        assert image.format == "PNG"

@@ -1,0 +1,162 @@
+"""Honest numbers of a classifier on one split: per class, per source, with bootstrap intervals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.metrics import confusion_matrix, roc_auc_score
+from torch.utils.data import DataLoader
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from kdmodels.predict import Classifier
+from kdmodels.tasks import Task
+from train.datasets import Sample
+from train.loop import predict_logits
+from train.views import EvalViews
+
+RESAMPLES = 2000
+LEVEL = 95  # % of the intervals
+
+
+def logits_of(classifier: Classifier, samples: Sequence[Sample], batch_size: int = 16) -> np.ndarray:
+    """(N, K) float64 logits of samples, through the same preprocessing as the app's."""
+    views = EvalViews(samples, classifier.task, classifier.spec.input_size)
+    logits, _ = predict_logits(
+        classifier.model, DataLoader(views, batch_size), classifier.spec.mean, classifier.spec.std
+    )
+    return logits.double().numpy()
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """(K, K) counts; rows are true classes."""
+    return confusion_matrix(labels, predicted, labels=range(classes))
+
+
+def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Rates of (..., K, K) confusion counts, NaN where a denominator is zero.
+
+    accuracy and macro_f1 have shape (...,); sensitivity, specificity and ppv (..., K). macro_f1 is
+    averaged over the classes that occur among the labels or the predictions, as scikit-learn does.
+    """
+    counts = counts.astype(np.float64)
+    true_positive = np.diagonal(counts, axis1=-2, axis2=-1)
+    actual, predicted = counts.sum(-1), counts.sum(-2)
+    total = counts.sum((-1, -2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = 2 * true_positive / (actual + predicted)
+        return {
+            "accuracy": true_positive.sum(-1) / total,
+            "macro_f1": np.nanmean(f1, axis=-1),
+            "sensitivity": true_positive / actual,
+            "specificity": 1 - (predicted - true_positive) / (total[..., None] - actual),
+            "ppv": true_positive / predicted,
+        }
+
+
+def group_bootstrap(
+    labels: np.ndarray, predicted: np.ndarray, groups: Sequence[str], classes: int, seed: int = 0
+) -> np.ndarray:
+    """(RESAMPLES, K, K) confusion counts of resamples that draw whole groups with replacement.
+
+    Images of one patient (or tile) are not independent, so the group is the unit (the cluster
+    bootstrap; Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    number = group.max() + 1
+    by_group = np.zeros((number, classes, classes))
+    np.add.at(by_group, (group, labels, predicted), 1)
+    draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), RESAMPLES)
+    return np.tensordot(draws, by_group, axes=1)
+
+
+def _interval(values: np.ndarray) -> list[float]:
+    tail = (100 - LEVEL) / 2
+    return [round(float(v), 4) for v in np.nanpercentile(values, (tail, 100 - tail), axis=0)]
+
+
+def _with_interval(value: float, resampled: np.ndarray) -> dict:
+    return {"value": round(float(value), 4), "ci95": _interval(resampled)}
+
+
+def summarise(logits: np.ndarray, samples: Sequence[Sample], task: Task) -> dict:
+    """All metrics of (N, K) logits on labelled samples, ready for JSON.
+
+    Accuracy, macro-F1, and sensitivity, specificity and PPV of each class, with 95% intervals;
+    macro AUROC (one against rest), expected calibration error (15 bins), negative log-likelihood;
+    the confusion matrix; and per source the accuracy and each class's sensitivity.
+    """
+    ids, k = task.class_ids, task.num_classes
+    labels = np.array([ids.index(s.label) for s in samples])
+    predicted = logits.argmax(1)
+    probabilities = torch.from_numpy(logits).softmax(1)
+    counts = confusion(labels, predicted, k)
+    point = rates(counts)
+    resampled = rates(group_bootstrap(labels, predicted, [s.group for s in samples], k))
+    target = torch.from_numpy(labels)
+    return {
+        "images": len(samples),
+        "groups": len({s.group for s in samples}),
+        "accuracy": _with_interval(point["accuracy"], resampled["accuracy"]),
+        "macro_f1": _with_interval(point["macro_f1"], resampled["macro_f1"]),
+        "auroc": round(float(roc_auc_score(labels, probabilities, multi_class="ovr")), 4),
+        "ece": round(float(multiclass_calibration_error(probabilities, target, k, n_bins=15)), 4),
+        "nll": round(float(torch.nn.functional.nll_loss(probabilities.log(), target)), 4),
+        "classes": {
+            name: {
+                rate: _with_interval(point[rate][i], resampled[rate][:, i])
+                for rate in ("sensitivity", "specificity", "ppv")
+            }
+            for i, name in enumerate(ids)
+        },
+        "confusion": counts.tolist(),
+        "sources": per_source(labels, predicted, samples, task),
+    }
+
+
+def per_source(
+    labels: np.ndarray, predicted: np.ndarray, samples: Sequence[Sample], task: Task
+) -> dict[str, dict]:
+    """By source: images, accuracy, and sensitivity with the count of each class that it holds.
+
+    A source with one class only shows whether the class is found there, not whether the network
+    sees the disease rather than the source.
+    """
+    sources = np.array([s.source for s in samples])
+    table = {}
+    for source in sorted(set(sources)):
+        mine = sources == source
+        right = predicted[mine] == labels[mine]
+        table[source] = {
+            "images": int(mine.sum()),
+            "accuracy": round(float(right.mean()), 4),
+            "classes": {
+                name: {
+                    "images": int((labels[mine] == i).sum()),
+                    "sensitivity": round(float(right[labels[mine] == i].mean()), 4),
+                }
+                for i, name in enumerate(task.class_ids)
+                if (labels[mine] == i).any()
+            },
+        }
+    return table
+
+
+def compare(
+    first: np.ndarray, second: np.ndarray, samples: Sequence[Sample], task: Task, seed: int = 0
+) -> dict[str, dict]:
+    """Difference `first - second` in accuracy and macro-F1, with paired bootstrap intervals.
+
+    first, second: (N, K) logits of two models on the same samples. The same groups are drawn for
+    both in each resample, so what the images share cancels out.
+    """
+    ids, k = task.class_ids, task.num_classes
+    labels = np.array([ids.index(s.label) for s in samples])
+    groups = [s.group for s in samples]
+    result = {}
+    point = [rates(confusion(labels, x.argmax(1), k)) for x in (first, second)]
+    drawn = [
+        rates(group_bootstrap(labels, x.argmax(1), groups, k, seed)) for x in (first, second)
+    ]
+    for name in ("accuracy", "macro_f1"):
+        result[name] = _with_interval(point[0][name] - point[1][name], drawn[0][name] - drawn[1][name])
+    return result
