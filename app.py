@@ -16,11 +16,11 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 from PIL import Image
 
-from kdmodels import scorecam
+from kdmodels import cards, scorecam
 from kdmodels.checkpoints import CheckpointError, Index
 from kdmodels.figures import overlay
 from kdmodels.images import MAX_BYTES, CheckedImage, ImageError, read_image
-from kdmodels.predict import Classifier, Prediction, predict
+from kdmodels.predict import Classifier, predict
 from kdmodels.tasks import TASKS, Task, get_task
 from kdmodels.zoo import STUDENTS, count_macs, get_spec
 
@@ -67,73 +67,6 @@ def warm_up() -> None:
         _gmacs(task.id, classifier.spec.id, classifier.checkpoint.teacher)
 
 
-# --- What the page says ----------------------------------------------------------------------
-
-
-def _message(kind: str, text: str) -> str:
-    role = "alert" if kind == "error" else "status"
-    return f'<div class="message {kind}" role="{role}">{html.escape(text)}</div>' if text else ""
-
-
-def _facts(checked: CheckedImage) -> str:
-    width, height = checked.pixels.size
-    notes = [f"{checked.source_format}, {width} × {height} px", *checked.notes]
-    return _message("note", "; ".join(notes) + ".")
-
-
-def _bar(name: str, colour: str, share: float, chosen: bool) -> str:
-    return (
-        f'<li class="{"chosen" if chosen else ""}"><span class="name">{html.escape(name)}</span>'
-        f'<span class="value">{share:.1%}</span>'
-        f'<span class="track"><span style="width:{share:.2%};background:{colour}"></span></span></li>'
-    )
-
-
-def card(classifier: Classifier, prediction: Prediction, gmacs: float) -> str:
-    """HTML of one model's answer: probabilities, time and size."""
-    task, latency = classifier.task, prediction.latency
-    bars = "".join(
-        _bar(info.name, info.colour, share, i == prediction.index)
-        for i, (info, share) in enumerate(
-            zip(task.classes, prediction.probabilities, strict=True)
-        )
-    )
-    answer = task.classes[prediction.index].name
-    threads = f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
-    return f"""
-<section class="card" aria-label="{classifier.spec.role} {classifier.spec.paper_name}">
-<header><span class="role">{classifier.spec.role}</span>
-<span class="model">{html.escape(classifier.checkpoint.name)}</span></header>
-<p class="answer">{html.escape(answer)} <b>{prediction.probabilities[prediction.index]:.0%}</b></p>
-<ul class="bars">{bars}</ul>
-<dl>
-<div class="latency"><dt>Time for one image</dt><dd><b>{latency.median_ms:.1f} ms</b>
-<small>median of {latency.runs}; quartiles {latency.q1_ms:.1f} to {latency.q3_ms:.1f}</small></dd></div>
-<div><dt>Parameters</dt><dd>{classifier.parameters / 1e6:.1f} M</dd></div>
-<div><dt>Work</dt><dd>{gmacs:.2f} GMAC</dd></div>
-<div><dt>File</dt><dd>{classifier.checkpoint.bytes / 1e6:.1f} MB</dd></div>
-</dl>
-<footer>{html.escape(latency.engine)}, {threads}; {classifier.spec.input_size} px input;
-decoding not counted, preprocessing {prediction.preprocess_ms:.0f} ms</footer>
-</section>"""
-
-
-def verdict(task: Task, teacher: Prediction, student: Prediction) -> str:
-    """One plain sentence: do they agree, on what, how sure, and which was faster."""
-    names = task.class_names
-    sure = [f"{p.probabilities[p.index]:.0%}" for p in (teacher, student)]
-    if teacher.index == student.index:
-        says = f"Both say {names[teacher.index]} (teacher {sure[0]}, student {sure[1]})."
-    else:
-        says = (
-            f"They differ: the teacher says {names[teacher.index]} ({sure[0]}), "
-            f"the student {names[student.index]} ({sure[1]})."
-        )
-    ratio = teacher.latency.median_ms / student.latency.median_ms
-    faster, slower = ("student", ratio) if ratio >= 1 else ("teacher", 1 / ratio)
-    return f"{says} The {faster} was {slower:.1f} times as fast here ({student.latency.engine})."
-
-
 # --- What happens ----------------------------------------------------------------------------
 
 
@@ -177,8 +110,8 @@ def show_upload(path: str | None):
     try:
         checked = _read(path)
     except ImageError as error:
-        return None, _message("error", str(error))
-    return checked.pixels, _facts(checked)
+        return None, cards.message("error", str(error))
+    return checked.pixels, cards.facts(checked)
 
 
 def begin(request: gr.Request):
@@ -201,18 +134,18 @@ def compare(path: str | None, task: str, teacher: str):
         checked = _read(path)
         classifiers = _pair(task, teacher)
     except (ImageError, CheckpointError) as error:
-        yield _message("error", str(error)), "", "", "", None
+        yield cards.message("error", str(error)), "", "", "", None
         return
-    cards, predictions = ["", ""], []
+    shown, predictions = ["", ""], []
     for i, classifier in enumerate(classifiers):
         predictions.append(predict(classifier, checked.pixels))
         gmacs = _gmacs(task, classifier.spec.id, classifier.checkpoint.teacher)
-        cards[i] = card(classifier, predictions[i], gmacs)
+        shown[i] = cards.card(classifier, predictions[i], gmacs)
         if i == 0:
-            yield _facts(checked), "", *cards, None
-    sentence = html.escape(verdict(get_task(task), *predictions))
+            yield cards.facts(checked), "", *shown, None
+    sentence = html.escape(cards.verdict(get_task(task), *predictions))
     answers = [p.class_id for p in predictions]
-    yield _facts(checked), f'<p class="verdict" role="status">{sentence}</p>', *cards, answers
+    yield cards.facts(checked), f'<p class="verdict" role="status">{sentence}</p>', *shown, answers
 
 
 def _explainer(role: int):
@@ -253,7 +186,10 @@ def _explainer(role: int):
 
 
 def _evidence_choices(task: Task) -> list[tuple[str, str]]:
-    return [("Each model's own answer", OWN_ANSWER), *zip(task.class_names, task.class_ids, strict=True)]
+    return [
+        ("Each model's own answer", OWN_ANSWER),
+        *zip(task.class_names, task.class_ids, strict=True),
+    ]
 
 
 def _teacher_choices(task: Task) -> list[tuple[str, str]]:
@@ -342,8 +278,8 @@ def build() -> gr.Blocks:
                     "weight) to yellow (most weight), relative to each map's own maximum. A heatmap "
                     "shows what moved the network, not where disease is.</p>"
                 )
-        maps, cards = [teacher_map, student_map], [teacher_card, student_card]
-        results = [turn, answers, verdict_html, *cards, *maps]
+        maps, answer_cards = [teacher_map, student_map], [teacher_card, student_card]
+        results = [turn, answers, verdict_html, *answer_cards, *maps]
         quick = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
         for source in (image, other):
@@ -366,7 +302,7 @@ def build() -> gr.Blocks:
             button.click(begin, None, results, **quick).then(
                 compare,
                 [image, task, teacher],
-                [message, verdict_html, *cards, answers],
+                [message, verdict_html, *answer_cards, answers],
                 concurrency_limit=1,
                 api_name="compare",
             )

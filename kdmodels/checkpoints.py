@@ -130,10 +130,12 @@ def read_state(file: Path) -> StateDict:
     """Read and decode a safetensors file. Raises `CheckpointError` for anything else."""
     try:
         with file.open("rb") as handle:
-            start = handle.read(4)
+            start = handle.read(9)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}.") from error
-    if file.suffix in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
+    # A safetensors file begins with 8 bytes of length, which may look like a pickle's, then "{".
+    pickled = start.startswith(_PICKLE_STARTS) and not start.endswith(b"{")
+    if file.suffix in _PICKLE_SUFFIXES or pickled:
         raise CheckpointError(
             f"{file} is a pickle, which can run code when opened; only safetensors are loaded."
         )
@@ -205,6 +207,7 @@ class Index:
             for checkpoint in checkpoints:
                 if Path(checkpoint.file).name != checkpoint.file:
                     raise ValueError(f"'{checkpoint.file}' must be a plain file name")
+                get_task(checkpoint.task), get_spec(checkpoint.model)  # ValueError for unknown ids
             return cls(folder, checkpoints, content["hub"]["repo"], content["hub"]["revision"])
         except FileNotFoundError:
             raise CheckpointError(f"{file} is missing, so no checkpoint is known.") from None
@@ -258,14 +261,23 @@ class Index:
                 f"{self.folder / checkpoint.file} is missing, and the index names no Hub "
                 "repository to fetch it from; restore the file from the project's repository."
             )
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub import (
+            get_hf_file_metadata,
+            hf_hub_download,
+            hf_hub_url,
+            try_to_load_from_cache,
+        )
 
+        place = {
+            "repo_id": self.hub_repo,
+            "filename": checkpoint.file,
+            "revision": self.hub_revision,
+        }
         try:
-            return Path(
-                hf_hub_download(self.hub_repo, checkpoint.file, revision=self.hub_revision)
-            )
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+            if not isinstance(try_to_load_from_cache(**place), str):
+                get_hf_file_metadata(hf_hub_url(**place))  # without it, 24 s of trying when offline
+            return Path(hf_hub_download(**place))
+        except Exception as error:  # errors of the HTTP client come through as they are
             raise CheckpointError(
                 f"{checkpoint.file} is not in {self.folder} and could not be fetched from "
                 f"{self.hub_repo} at {self.hub_revision[:12]}: {type(error).__name__}."
@@ -281,8 +293,11 @@ class Index:
     def store(self, checkpoint: Checkpoint, state: StateDict) -> Checkpoint:
         """Encode `state` into the folder and return the row with file name, size and sha256.
 
-        A row of the same task, model and teacher is replaced, together with its file.
+        A row of the same task, model and teacher is replaced, together with its file; rows that
+        the folder's index gained since this one was read are kept.
         """
+        written = (self.folder / "index.json").exists()
+        known = Index.read(self.folder).checkpoints if written else self.checkpoints
         origin = f"-from-{checkpoint.teacher}" if checkpoint.teacher else ""
         suffix = "" if get_spec(checkpoint.model).role == "teacher" or origin else "-labels"
         file = f"{checkpoint.task}-{checkpoint.model}{origin}{suffix}.safetensors"
@@ -300,6 +315,6 @@ class Index:
         path = self.folder / file
         row = replace(checkpoint, file=file, sha256=sha256_of(path), bytes=path.stat().st_size)
         key = (row.task, row.model, row.teacher)
-        others = tuple(c for c in self.checkpoints if (c.task, c.model, c.teacher) != key)
+        others = tuple(c for c in known if (c.task, c.model, c.teacher) != key)
         replace(self, checkpoints=(*others, row)).write()
         return row

@@ -25,7 +25,9 @@ Progress = Callable[[int, int], None]
 
 
 @contextmanager
-def _reporting(model: nn.Module, batch_size: int, channels: int, report: Progress) -> Iterator[None]:
+def _reporting(
+    model: nn.Module, batch_size: int, channels: int, report: Progress
+) -> Iterator[None]:
     """Call `report` after each batch of Score-CAM's passes and let others compute in between."""
     thread = threading.get_ident()
     passes = 0

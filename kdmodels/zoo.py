@@ -183,7 +183,8 @@ def build_model(
 def load_fitted(model_id: str, model: nn.Module, state: StateDict) -> None:
     """Load `state` into `model` (strictly), resampling what depends on the input size."""
     fit = get_spec(model_id).fit_state
-    model.load_state_dict(fit(state, model) if fit else state)
+    # Not OFA's own `load_state_dict`, which passes over missing tensors.
+    nn.Module.load_state_dict(model, fit(state, model) if fit else state)
 
 
 def count_parameters(model: nn.Module) -> int:

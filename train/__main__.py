@@ -5,16 +5,22 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from kdmodels.checkpoints import ENCODERS, CheckpointError
 from kdmodels.tasks import TASKS
 from kdmodels.zoo import STUDENTS, TEACHERS
+
+if TYPE_CHECKING:
+    from train.loop import Teacher
+    from train.recipes import Recipe
+
+DATA_HELP = "data folder (default: $KD_DATA, else ../shared/data)"
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument(
-        "--data", type=Path, help="data folder (default: $KD_DATA, else ../shared/data)"
-    )
+    parser.add_argument("--data", type=Path, help=DATA_HELP)
     parser.add_argument(
         "--recipe", type=Path, help="recipe file (default: the one in train/recipes)"
     )
@@ -48,11 +54,42 @@ def build_parser() -> argparse.ArgumentParser:
     distill.add_argument("--teacher", choices=TEACHERS, required=True)
     distill.add_argument("--model", choices=STUDENTS, default=STUDENTS[0])
     _add_run_options(distill)
+
+    evaluate = commands.add_parser("evaluate", help="evaluate the stored weights of a task")
+    evaluate.add_argument("--task", choices=TASKS, required=True)
+    evaluate.add_argument("--data", type=Path, help=DATA_HELP)
+    evaluate.add_argument("--split", choices=("val", "test"), default="test")
+    evaluate.add_argument("--write", action="store_true", help="store the results in weights/")
+
+    store = commands.add_parser("store", help="store a run's best weights in weights/")
+    store.add_argument("--task", choices=TASKS, required=True)
+    store.add_argument("--data", type=Path, help=DATA_HELP)
+    store.add_argument("--run", type=Path, required=True, help="run folder")
+    store.add_argument(
+        "--storage", choices=ENCODERS, help="default: int8 teachers, float16 students"
+    )
+
+    data = commands.add_parser("data", help="check a data folder and count its images")
+    data.add_argument("--task", choices=TASKS, required=True)
+    data.add_argument("--data", type=Path, help=DATA_HELP)
+
+    commands.add_parser("tables", help="write the tables of README.md and weights/RESULTS.md")
     return parser
 
 
 def default_data() -> Path:
     return Path(os.environ.get("KD_DATA", "../shared/data"))
+
+
+def load_teacher(recipe: "Recipe") -> "Teacher":
+    """The teacher of a recipe, from `weights/`: the very network that the app shows."""
+    from kdmodels.checkpoints import Index
+    from kdmodels.zoo import get_spec
+    from train.loop import Teacher
+
+    index, spec = Index.read(), get_spec(recipe.teacher)
+    row = index.find(recipe.task, recipe.teacher)
+    return Teacher(index.load(row), spec, row.sha256, recipe.teacher_size or spec.input_size)
 
 
 def run_training(args: argparse.Namespace) -> None:
@@ -61,7 +98,7 @@ def run_training(args: argparse.Namespace) -> None:
     from accelerate import Accelerator
 
     from train.datasets import open_manifest
-    from train.loop import Teacher, Trainer, choose_precision
+    from train.loop import Trainer, choose_precision
     from train.recipes import find_recipe, read_recipe
     from train.runs import RunFolder
 
@@ -71,18 +108,13 @@ def run_training(args: argparse.Namespace) -> None:
     path = args.recipe or find_recipe(args.task, args.model, "labels", teacher_id)
     recipe = read_recipe(path, seed=args.seed)
     manifest = open_manifest(recipe.task, args.data or default_data())
-    teacher, sha256 = None, None
-    if recipe.teacher is not None:
-        from kdmodels.checkpoints import Index
-        from kdmodels.zoo import get_spec
-
-        index = Index.read()
-        entry = index.find(recipe.task, recipe.teacher)
-        teacher = Teacher(index.load(entry), recipe.teacher_size or get_spec(recipe.teacher).input_size)
-        sha256 = entry.sha256
+    teacher = load_teacher(recipe) if recipe.teacher else None
     accelerator = Accelerator(mixed_precision=choose_precision(args.precision))
     folder = RunFolder(
-        args.run or Path("runs") / f"{recipe.name}-seed{recipe.seed}", recipe, manifest.id, sha256
+        args.run or Path("runs") / f"{recipe.name}-seed{recipe.seed}",
+        recipe,
+        manifest.id,
+        teacher and teacher.sha256,
     )
     handler = logging.FileHandler(folder.path / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -93,19 +125,61 @@ def run_training(args: argparse.Namespace) -> None:
     ).fit()  # fmt: skip
 
 
-COMMANDS = {"teacher": run_training, "student": run_training, "distill": run_training}
+def run_evaluate(args: argparse.Namespace) -> None:
+    from train.datasets import open_manifest
+    from train.store import evaluate_task
+
+    evaluate_task(open_manifest(args.task, args.data or default_data()), args.split, args.write)
+
+
+def run_store(args: argparse.Namespace) -> None:
+    from train.datasets import open_manifest
+    from train.store import store_run
+
+    store_run(args.run, open_manifest(args.task, args.data or default_data()), args.storage)
+
+
+def run_data(args: argparse.Namespace) -> None:
+    from train.datasets import SPLITS, open_manifest
+
+    manifest = open_manifest(args.task, args.data or default_data())
+    counts = manifest.counts()
+    print(f"{manifest.id}: {len(manifest.samples):,} images")
+    for split in SPLITS:
+        cells = ", ".join(f"{name} {counts[split, name]:,}" for name in manifest.task.class_ids)
+        print(f"  {split}: {cells}")
+    for note in manifest.notes:
+        print(f"  {note}")
+
+
+def run_tables(args: argparse.Namespace) -> None:
+    from train.tables import write_tables
+
+    write_tables()
+
+
+COMMANDS = {
+    "teacher": run_training,
+    "student": run_training,
+    "distill": run_training,
+    "evaluate": run_evaluate,
+    "store": run_store,
+    "data": run_data,
+    "tables": run_tables,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; mistakes of the user end in one sentence on stderr and exit code 2."""
     from train.datasets import DataError
     from train.recipes import RecipeError
+    from train.store import StoreError
 
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         COMMANDS[args.command](args)
-    except (DataError, RecipeError) as error:
+    except (DataError, RecipeError, StoreError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -18,7 +18,9 @@ RESAMPLES = 2000
 LEVEL = 95  # % of the intervals
 
 
-def logits_of(classifier: Classifier, samples: Sequence[Sample], batch_size: int = 16) -> np.ndarray:
+def logits_of(
+    classifier: Classifier, samples: Sequence[Sample], batch_size: int = 16
+) -> np.ndarray:
     """(N, K) float64 logits of samples, through the same preprocessing as the app's."""
     views = EvalViews(samples, classifier.task, classifier.spec.input_size)
     logits, _ = predict_logits(
@@ -154,9 +156,9 @@ def compare(
     groups = [s.group for s in samples]
     result = {}
     point = [rates(confusion(labels, x.argmax(1), k)) for x in (first, second)]
-    drawn = [
-        rates(group_bootstrap(labels, x.argmax(1), groups, k, seed)) for x in (first, second)
-    ]
+    drawn = [rates(group_bootstrap(labels, x.argmax(1), groups, k, seed)) for x in (first, second)]
     for name in ("accuracy", "macro_f1"):
-        result[name] = _with_interval(point[0][name] - point[1][name], drawn[0][name] - drawn[1][name])
+        result[name] = _with_interval(
+            point[0][name] - point[1][name], drawn[0][name] - drawn[1][name]
+        )
     return result

@@ -3,7 +3,6 @@
 import logging
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -19,11 +18,12 @@ from tqdm import tqdm
 
 from kdmodels.preprocess import normalise
 from kdmodels.tasks import get_task
-from kdmodels.zoo import build_model, get_spec, load_fitted
+from kdmodels.zoo import ModelSpec, build_model, get_spec, load_fitted
 from train.datasets import Manifest
 from train.objectives import Objective, build_objective
 from train.recipes import Phase, Recipe
 from train.runs import RunFolder, RunState
+from train.targets import teacher_targets
 from train.views import STORED_SIZE, BalancedSampler, EvalViews, PixelStore, TrainViews, seed_of
 
 log = logging.getLogger("train")
@@ -43,9 +43,11 @@ def choose_precision(wanted: str) -> str:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen teacher: `model` in eval mode, fed images of side `size` px."""
+    """A frozen teacher, fed images of side `size` px; `sha256` of its weights file."""
 
     model: nn.Module
+    spec: ModelSpec
+    sha256: str
     size: int
 
     @torch.no_grad()
@@ -117,11 +119,25 @@ class Trainer:
         if teacher is not None:
             freeze(teacher.model).to(accelerator.device)
         self.store = PixelStore(manifest.split("train"), self.task, STORED_SIZE)
+        self.targets = self._cached_targets()
         self.mixup = (
             v2.MixUp(alpha=recipe.mixup, num_classes=self.task.num_classes)
             if recipe.mixup
             else None
         )
+
+    def _cached_targets(self) -> Tensor | None:
+        """(N, views, K) teacher logits where the recipe fixes the views, else None."""
+        teacher, number = self.teacher, self.recipe.views
+        if teacher is None or number is None:
+            return None
+        views = TrainViews(self.store, teacher.size, self.recipe.seed)
+        folder = self.folder.path.parent / "targets"
+        device = self.accelerator.device
+        with self.accelerator.main_process_first(), self.accelerator.autocast():
+            return teacher_targets(
+                teacher.model, teacher.spec, teacher.sha256, views, number, folder, device
+            )
 
     def fit(self) -> RunState:
         """Train to the end of the last phase (or patience) and return the final state."""
@@ -147,7 +163,7 @@ class Trainer:
             load_fitted(self.spec.id, model, state.ema)
         model = model.to(self.accelerator.device, memory_format=torch.channels_last)
         optimizer = create_optimizer_v2(
-            model, opt="adamw", lr=phase.lr, weight_decay=self.recipe.weight_decay
+            model, opt="adamw", lr=phase.lr, weight_decay=self.recipe.weight_decay, fused=True
         )
         ema = ModelEmaV3(model, decay=self.recipe.ema_decay, use_warmup=True, foreach=True)
         if state.optimizer:
@@ -162,14 +178,16 @@ class Trainer:
             state.begin_phase(number)
         model, ema, optimizer = self._build(phase, state)
         views = TrainViews(self.store, phase.size, recipe.seed)
-        sampler = BalancedSampler(self.store.samples, recipe.seed, recipe.source_power)
+        sampler = BalancedSampler(
+            self.store.samples, recipe.seed, recipe.source_power, recipe.views
+        )
         loader = DataLoader(
             views, recipe.batch_size, sampler=sampler, num_workers=self.workers, drop_last=True
         )
         val_loader = DataLoader(EvalViews(self.manifest.split("val"), self.task, phase.size), 32)
         model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
         network = torch.compile(model) if self.compiled else model
-        steps = min(len(loader), self.max_steps or len(loader))
+        steps = min(len(loader), phase.steps or len(loader), self.max_steps or len(loader))
         scheduler = CosineLRScheduler(
             optimizer,
             t_initial=steps * phase.epochs,
@@ -236,7 +254,7 @@ class Trainer:
             disable=None if accelerator.is_local_main_process else True,  # None: only on a terminal
             mininterval=1.0,
         )
-        for step, (images, labels) in enumerate(bar):
+        for step, (images, labels, indices, views) in enumerate(bar):
             if step == steps:
                 break
             # Mixup and dropout draw from a stream of their own at every step: resumable anywhere.
@@ -247,8 +265,11 @@ class Trainer:
             if self.mixup is not None:
                 images, targets = self.mixup(images, labels)
             with accelerator.autocast():
-                teacher_logits = self.teacher(images) if self.teacher else None
                 logits = network(images)
+                if self.targets is not None:
+                    teacher_logits = self.targets[indices.cpu(), views.cpu()].to(logits.device)
+                else:
+                    teacher_logits = self.teacher(images) if self.teacher else None
             loss = self.objective(logits.float(), targets, teacher_logits)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)

@@ -22,13 +22,15 @@ class RecipeError(Exception):
 class Phase:
     """Some epochs at one image size. Each phase starts from the averaged weights of the last.
 
-    lr: peak learning rate of AdamW; warmup: epochs of linear warm-up before the cosine decay.
+    lr: peak learning rate of AdamW; warmup: epochs of linear warm-up before the cosine decay;
+    steps: steps in an epoch (None: as many as the training images fill).
     """
 
     size: int
     epochs: int
     lr: float
     warmup: float = 0.5
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Recipe:
 
     teacher: id of the frozen teacher, for objectives that need one.
     teacher_size: image side in px at which the teacher sees the views (None: its own input size).
+    views: number of fixed augmentations of each image (None: always new ones). With a teacher its
+        targets on them are then computed once; mixup must be 0.
     source_power: see `train.views.BalancedSampler`.
     patience: epochs of the last phase without a better validation macro-F1 before stopping.
     """
@@ -55,6 +59,7 @@ class Recipe:
     clip_norm: float = 5.0
     mixup: float = 0.2
     ema_decay: float = 0.998
+    views: int | None = None
     source_power: float = 0.5
     patience: int = 5
     pretrained: bool = False
@@ -112,6 +117,8 @@ def read_recipe(path: str | Path, **overrides) -> Recipe:
         raise RecipeError(f"{path}: {error}") from error
     if objective.needs_teacher and recipe.teacher is None:
         raise RecipeError(f"{path}: the objective '{recipe.objective}' needs a teacher.")
+    if recipe.views and recipe.mixup:
+        raise RecipeError(f"{path}: fixed views and mixup exclude each other; set mixup to 0.")
     return recipe
 
 

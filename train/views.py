@@ -90,10 +90,14 @@ class PixelStore:
 
 
 class TrainViews(Dataset):
-    """(index, view) -> (image (3, size, size) uint8, class index), a pure function of its key."""
+    """(index, view) -> (image (3, size, size) uint8, class index, index, view).
+
+    A pure function of its key. At another `size` a key gives the same view at that size, but for
+    rounding.
+    """
 
     def __init__(self, store: PixelStore, size: int, seed: int) -> None:
-        self.store, self.seed = store, seed
+        self.store, self.size, self.seed = store, size, seed
         self.augment = AUGMENTATIONS[store.task.id](size)
         ids = store.task.class_ids
         self.labels = [ids.index(s.label) for s in store.samples]
@@ -101,12 +105,12 @@ class TrainViews(Dataset):
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int, int]:
         index, view = key
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(self.seed, "view", index, view))
             image = self.augment(self.store[index])
-        return image.expand(3, -1, -1), self.labels[index]
+        return image.expand(3, -1, -1), self.labels[index], index, view
 
 
 class EvalViews(Dataset):
@@ -127,9 +131,12 @@ class BalancedSampler(Sampler[tuple[int, int]]):
     """Draws (index, view) keys: classes evenly, sources within a class by count ** `source_power`.
 
     source_power: 1 keeps the sources' natural shares within a class, 0 makes them equal.
+    views: number of different views of an image; None: a new one each time.
     """
 
-    def __init__(self, samples: Sequence[Sample], seed: int, source_power: float) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], seed: int, source_power: float, views: int | None = None
+    ) -> None:
         cells = Counter((s.label, s.source) for s in samples)
         mass = {cell: count**source_power for cell, count in cells.items()}
         class_mass = Counter()
@@ -142,7 +149,7 @@ class BalancedSampler(Sampler[tuple[int, int]]):
             ],
             dtype=torch.float64,
         )
-        self.seed = seed
+        self.seed, self.views = seed, views
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -156,5 +163,6 @@ class BalancedSampler(Sampler[tuple[int, int]]):
         drawn = torch.multinomial(self.weights, len(self), replacement=True, generator=generator)
         times = Counter()
         for index in drawn.tolist():
-            yield index, self.epoch * VIEWS_PER_EPOCH + times[index] % VIEWS_PER_EPOCH
+            view = self.epoch * VIEWS_PER_EPOCH + times[index] % VIEWS_PER_EPOCH
             times[index] += 1
+            yield index, view if self.views is None else seed_of(index, view) % self.views

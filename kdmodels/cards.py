@@ -1,0 +1,72 @@
+"""A comparison in words and HTML: the answer cards, the verdict sentence, messages.
+
+The only module of this package that knows HTML; `app.py` places what it returns.
+"""
+
+import html
+
+from kdmodels.images import CheckedImage
+from kdmodels.predict import Classifier, Prediction
+from kdmodels.tasks import Task
+
+
+def message(kind: str, text: str) -> str:
+    role = "alert" if kind == "error" else "status"
+    return f'<div class="message {kind}" role="{role}">{html.escape(text)}</div>' if text else ""
+
+
+def facts(checked: CheckedImage) -> str:
+    width, height = checked.pixels.size
+    notes = [f"{checked.source_format}, {width} × {height} px", *checked.notes]
+    return message("note", "; ".join(notes) + ".")
+
+
+def _bar(name: str, colour: str, share: float, chosen: bool) -> str:
+    return (
+        f'<li class="{"chosen" if chosen else ""}"><span class="name">{html.escape(name)}</span>'
+        f'<span class="value">{share:.1%}</span>'
+        f'<span class="track"><span style="width:{share:.2%};background:{colour}"></span></span></li>'
+    )
+
+
+def card(classifier: Classifier, prediction: Prediction, gmacs: float) -> str:
+    """HTML of one model's answer: probabilities, time and size."""
+    task, latency = classifier.task, prediction.latency
+    bars = "".join(
+        _bar(info.name, info.colour, share, i == prediction.index)
+        for i, (info, share) in enumerate(zip(task.classes, prediction.probabilities, strict=True))
+    )
+    answer = task.classes[prediction.index].name
+    threads = f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
+    return f"""
+<section class="card" aria-label="{classifier.spec.role} {classifier.spec.paper_name}">
+<header><span class="role">{classifier.spec.role}</span>
+<span class="model">{html.escape(classifier.checkpoint.name)}</span></header>
+<p class="answer">{html.escape(answer)} <b>{prediction.probabilities[prediction.index]:.0%}</b></p>
+<ul class="bars">{bars}</ul>
+<dl>
+<div class="latency"><dt>Time for one image</dt><dd><b>{latency.median_ms:.1f} ms</b>
+<small>median of {latency.runs}; quartiles {latency.q1_ms:.1f} to {latency.q3_ms:.1f}</small></dd></div>
+<div><dt>Parameters</dt><dd>{classifier.parameters / 1e6:.1f} M</dd></div>
+<div><dt>Work</dt><dd>{gmacs:.2f} GMAC</dd></div>
+<div><dt>File</dt><dd>{classifier.checkpoint.bytes / 1e6:.1f} MB</dd></div>
+</dl>
+<footer>{html.escape(latency.engine)}, {threads}; {classifier.spec.input_size} px input;
+decoding not counted, preprocessing {prediction.preprocess_ms:.0f} ms</footer>
+</section>"""
+
+
+def verdict(task: Task, teacher: Prediction, student: Prediction) -> str:
+    """One plain sentence: do they agree, on what, how sure, and which was faster."""
+    names = task.class_names
+    sure = [f"{p.probabilities[p.index]:.0%}" for p in (teacher, student)]
+    if teacher.index == student.index:
+        says = f"Both say {names[teacher.index]} (teacher {sure[0]}, student {sure[1]})."
+    else:
+        says = (
+            f"They differ: the teacher says {names[teacher.index]} ({sure[0]}), "
+            f"the student {names[student.index]} ({sure[1]})."
+        )
+    ratio = teacher.latency.median_ms / student.latency.median_ms
+    faster, slower = ("student", ratio) if ratio >= 1 else ("teacher", 1 / ratio)
+    return f"{says} The {faster} was {slower:.1f} times as fast here ({student.latency.engine})."
