@@ -27,6 +27,7 @@ from kdmodels.zoo import STUDENTS, count_macs, get_spec
 STUDENT = STUDENTS[0]
 OWN_ANSWER = "own"
 DISCLAIMER = "For research and teaching only. Not a medical device: no diagnosis, no treatment."
+HINT = '<p class="verdict hint">Upload or paste an image, then press Compare.</p>'
 ON_SPACE = "SPACE_ID" in os.environ
 CSS = (Path(__file__).parent / "kdmodels" / "page.css").read_text(encoding="utf-8")
 
@@ -34,13 +35,19 @@ INDEX = Index.read()
 OFFERED = [task for task in TASKS.values() if INDEX.teachers(task.id)]
 
 
-class RawImage(gr.Image):
-    """`gr.Image` that hands over the uploaded file itself, so that `read_image` judges its bytes."""
-
-    is_template = True  # drawn by gradio's own Image front end
-
-    def preprocess(self, payload):
-        return payload.path if payload else None
+def _image_input() -> gr.Image:
+    """An image component that hands over the uploaded file itself: `read_image` judges its bytes."""
+    component = gr.Image(
+        label="Image",
+        sources=["upload", "clipboard"],
+        type="filepath",
+        format="png",  # the checked image comes back as it is, without loss
+        elem_id="image",
+        elem_classes="film",
+        height=320,
+    )
+    component.preprocess = lambda payload: payload.path if payload else None
+    return component
 
 
 @cache
@@ -116,7 +123,12 @@ def show_upload(path: str | None):
 
 def begin(request: gr.Request):
     """Drop old answers and stop old heatmaps: (turn, answers, verdict, two cards, two maps)."""
-    return TURNS.take(request.session_hash), None, "", "", "", None, None
+    return TURNS.take(request.session_hash), None, HINT, "", "", None, None
+
+
+def leave(request: gr.Request) -> None:
+    """The browser tab was closed: forget it, which also stops its heatmaps."""
+    TURNS.leave(request.session_hash)
 
 
 def begin_heatmaps(request: gr.Request):
@@ -134,7 +146,7 @@ def compare(path: str | None, task: str, teacher: str):
         checked = _read(path)
         classifiers = _pair(task, teacher)
     except (ImageError, CheckpointError) as error:
-        yield cards.message("error", str(error)), "", "", "", None
+        yield cards.message("error", str(error)), HINT, "", "", None
         return
     shown, predictions = ["", ""], []
     for i, classifier in enumerate(classifiers):
@@ -142,10 +154,10 @@ def compare(path: str | None, task: str, teacher: str):
         gmacs = _gmacs(task, classifier.spec.id, classifier.checkpoint.teacher)
         shown[i] = cards.card(classifier, predictions[i], gmacs)
         if i == 0:
-            yield cards.facts(checked), "", *shown, None
+            yield gr.skip(), gr.skip(), *shown, None
     sentence = html.escape(cards.verdict(get_task(task), *predictions))
     answers = [p.class_id for p in predictions]
-    yield cards.facts(checked), f'<p class="verdict" role="status">{sentence}</p>', *shown, answers
+    yield gr.skip(), f'<p class="verdict" role="status">{sentence}</p>', *shown, answers
 
 
 def _explainer(role: int):
@@ -167,7 +179,7 @@ def _explainer(role: int):
 
         def report(done: int, total: int) -> None:
             TURNS.check(request.session_hash, turn)
-            progress((done, total), desc="Score-CAM", unit="channels")
+            progress(done / total, desc=f"Score-CAM, {done:,} of {total:,} channels")
 
         class_id = answers[role] if evidence == OWN_ANSWER else evidence
         try:
@@ -217,6 +229,7 @@ def _heatmap_image(role: str) -> gr.Image:
         elem_id=f"{role}-heatmap",
         elem_classes="film",
         height=380,
+        min_width=300,
     )
 
 
@@ -239,18 +252,11 @@ def build() -> gr.Blocks:
                     label="Modality",
                     visible=len(OFFERED) > 1,
                 )
-                image = RawImage(
-                    label="Image",
-                    sources=["upload", "clipboard"],
-                    type="filepath",
-                    elem_id="image",
-                    elem_classes="film",
-                    height=320,
-                )
+                image = _image_input()
                 other = gr.UploadButton(
                     "Open DICOM or TIFF", size="sm", elem_id="other-file", file_count="single"
                 )
-                message = gr.HTML(elem_id="message")
+                message = gr.HTML(elem_id="message", padding=False)
                 teacher = gr.Radio(
                     _teacher_choices(first),
                     value=INDEX.teachers(first.id)[0],
@@ -265,14 +271,13 @@ def build() -> gr.Blocks:
                 )
                 button = gr.Button("Compare", variant="primary", elem_id="compare")
             with gr.Column(scale=7, min_width=300):
-                verdict_html = gr.HTML(elem_id="verdict")
-                with gr.Row(equal_height=False):
-                    with gr.Column(min_width=300):
-                        teacher_card = gr.HTML(elem_id="teacher-card")
-                        teacher_map = _heatmap_image("teacher")
-                    with gr.Column(min_width=300):
-                        student_card = gr.HTML(elem_id="student-card")
-                        student_map = _heatmap_image("student")
+                verdict_html = gr.HTML(HINT, elem_id="verdict", padding=False)
+                with gr.Row(equal_height=True):
+                    teacher_card = gr.HTML(elem_id="teacher-card", padding=False, min_width=300)
+                    student_card = gr.HTML(elem_id="student-card", padding=False, min_width=300)
+                with gr.Row():
+                    teacher_map = _heatmap_image("teacher")
+                    student_map = _heatmap_image("student")
                 gr.HTML(
                     f"<p class='legend'>{html.escape(scorecam.VARIANT)}. Colour runs from dark (no "
                     "weight) to yellow (most weight), relative to each map's own maximum. A heatmap "
@@ -308,7 +313,7 @@ def build() -> gr.Blocks:
             )
         )
         show_heatmaps(evidence.input(begin_heatmaps, None, [turn, *maps], **quick))
-        page.unload(lambda request: TURNS.leave(request.session_hash))
+        page.unload(leave)
     return page
 
 

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from kdmodels.tasks import get_task
 from kdmodels.zoo import StateDict, build_model, get_spec
 
-WEIGHTS = Path(__file__).parent.parent / "weights"
+# KD_WEIGHTS points the app and the training at another folder of weights, such as your own.
+WEIGHTS = Path(os.environ.get("KD_WEIGHTS") or Path(__file__).parent.parent / "weights")
 _SCALE = ".int8_scale"
 _PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -302,13 +303,9 @@ class Index:
         suffix = "" if get_spec(checkpoint.model).role == "teacher" or origin else "-labels"
         file = f"{checkpoint.task}-{checkpoint.model}{origin}{suffix}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
-        metadata = {
-            "format": "pt",
-            "task": checkpoint.task,
-            "model": checkpoint.model,
-            "classes": ",".join(checkpoint.classes),
-            "storage": checkpoint.storage,
-        }
+        # One key only: safetensors writes several in random order, and the sha256 with them.
+        about = {k: getattr(checkpoint, k) for k in ("task", "model", "classes", "storage")}
+        metadata = {"checkpoint": json.dumps(about)}
         partial = self.folder / f"{file}.partial"
         save_file(encode(state, checkpoint.storage), partial, metadata=metadata)
         os.replace(partial, self.folder / file)

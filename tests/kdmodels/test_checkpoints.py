@@ -15,7 +15,7 @@ import pytest
 import torch
 from huggingface_hub import close_session, constants
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from kdmodels.checkpoints import (
     ENCODERS,
@@ -89,8 +89,11 @@ def test_int8_is_within_half_of_a_step_of_each_channel():
 
 @pytest.mark.parametrize("storage", list(ENCODERS))
 def test_a_channel_of_zeros_stays_zero(storage):
-    decoded = decode(encode(mixed_state(), storage))["conv.weight"]
+    stored = encode(mixed_state(), storage)
+    decoded = decode(stored)["conv.weight"]
     assert decoded[2].eq(0).all() and decoded.isfinite().all()
+    # 0 / 0 has no integer, and what it is turned into differs between processors
+    assert all((stored[name] > 0).all() for name in stored if name.endswith("scale"))
 
 
 @pytest.mark.parametrize("storage", list(ENCODERS))
@@ -149,13 +152,20 @@ def test_a_loaded_network_is_ready_to_answer(tiny_index):
 def test_a_stored_file_says_what_it_is(tiny_index):
     row = tiny_index.find("cxr", "ofa_595", "vgg19")
     with safe_open(tiny_index.folder / row.file, framework="pt") as reader:
-        assert reader.metadata() == {
-            "format": "pt",
+        assert json.loads(reader.metadata()["checkpoint"]) == {
             "task": "cxr",
             "model": "ofa_595",
-            "classes": "covid,pneumonia,normal",
+            "classes": ["covid", "pneumonia", "normal"],
             "storage": "int8",
         }
+
+
+def test_storing_the_same_weights_again_gives_the_same_file(tiny_index):
+    row = tiny_index.find("cxr", "ofa_595", "vgg19")
+    state = load_file(tiny_index.folder / row.file)
+    plain = {k: v for k, v in state.items() if v.dtype == torch.float32}
+    first, second = (tiny_index.store(row, plain).sha256 for _ in range(2))
+    assert first == second
 
 
 def test_students_are_found_by_their_teacher(tiny_index):
