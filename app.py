@@ -273,8 +273,10 @@ def build() -> gr.Blocks:
             with gr.Column(scale=7, min_width=300):
                 verdict_html = gr.HTML(HINT, elem_id="verdict", padding=False)
                 with gr.Row(equal_height=True):
-                    teacher_card = gr.HTML(elem_id="teacher-card", padding=False, min_width=300)
-                    student_card = gr.HTML(elem_id="student-card", padding=False, min_width=300)
+                    with gr.Column(min_width=300):
+                        teacher_card = gr.HTML(elem_id="teacher-card", padding=False)
+                    with gr.Column(min_width=300):
+                        student_card = gr.HTML(elem_id="student-card", padding=False)
                 with gr.Row():
                     teacher_map = _heatmap_image("teacher")
                     student_map = _heatmap_image("student")
@@ -330,7 +332,7 @@ def main() -> None:
             neutral_hue="slate",
             font=["ui-sans-serif", "system-ui", "sans-serif"],
             font_mono=["ui-monospace", "monospace"],
-        ),
+        ).set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300"),
         css=CSS,
         footer_links=["api", "settings"],
         max_file_size=MAX_BYTES,

@@ -15,7 +15,7 @@ from kdmodels.tasks import Task, get_task
 from kdmodels.zoo import ModelSpec, count_parameters, get_spec
 
 
-class Turns:
+class FairLock:
     """A lock that whoever gives it up cannot take back before one who waits has had it.
 
     Python's own lock gives no such promise. The thread next in line holds `_next` while it waits.
@@ -43,7 +43,7 @@ class Turns:
 
 
 # Everything that computes holds this lock, so that no measured time includes another's work.
-COMPUTE = Turns()
+COMPUTE = FairLock()
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,8 @@ def _interval(values: np.ndarray) -> list[float]:
 
 
 def _with_interval(value: float, resampled: np.ndarray) -> dict:
+    if np.isnan(value):  # the PPV of a class that is never predicted; JSON has no NaN
+        return {"value": None, "ci95": [None, None]}
     return {"value": round(float(value), 4), "ci95": _interval(resampled)}
 
 

@@ -200,8 +200,12 @@ class Trainer:
         last_phase = number == len(recipe.phases) - 1
         for phase_epoch in range(state.phase_epoch, phase.epochs):
             epoch = first_epoch + phase_epoch
+            # Asked before an epoch, not after it, so that a run killed in between stops here too.
+            if last_phase and phase_epoch and epoch - 1 - state.best_epoch >= recipe.patience:
+                log.info("No better epoch for %d epochs: stopping early.", recipe.patience)
+                break
             started = time.perf_counter()
-            sampler.set_epoch(epoch)
+            loader.set_epoch(epoch)  # Accelerate's loader passes its own count to the sampler
             loss = self._train_epoch(
                 model, network, ema, optimizer, loader, scheduler, epoch, phase_epoch * steps, steps
             )
@@ -234,9 +238,6 @@ class Trainer:
                 "%(val_macro_f1).4f, accuracy %(val_accuracy).4f, %(seconds).0f s",
                 row,
             )
-            if last_phase and epoch - state.best_epoch >= recipe.patience:
-                log.info("No better epoch for %d epochs: stopping early.", recipe.patience)
-                break
         accelerator.free_memory()
 
     def _train_epoch(

@@ -65,13 +65,18 @@ class Recipe:
     pretrained: bool = False
 
 
-def _reject_unknown(path: Path, given: dict, known: type) -> None:
-    names = [f.name for f in dataclasses.fields(known)]
-    for key in given:
+def _check_keys(path: Path, given: dict, known: type) -> None:
+    names = {f.name: f.type for f in dataclasses.fields(known)}
+    for key, value in given.items():
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)[0]
             raise RecipeError(
                 f"{path} has the unknown key '{key}'; the nearest valid one is '{near}'."
+            )
+        if isinstance(value, str) and names[key] in (int, float, int | None):
+            raise RecipeError(
+                f"{path}: YAML reads the {key} '{value}' as text, not as a number; "
+                "a number with an exponent needs a point, such as 1.0e-3."
             )
 
 
@@ -82,7 +87,7 @@ def _read_yaml(path: Path) -> dict:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml") if p.stem[0] != "_"))
         raise RecipeError(f"There is no recipe {path}; there are: {known}.") from None
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+        raise RecipeError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} must hold keys and values.")
     if "base" in content:
@@ -94,17 +99,20 @@ def read_recipe(path: str | Path, **overrides) -> Recipe:
     """Read a recipe file (with its `base`, if it names one) and apply overrides that are not None.
 
     Raises `RecipeError` for a missing file, an unknown key (naming the nearest valid one), an
-    unknown task, model, teacher or objective, or a missing teacher.
+    unknown task, model, teacher or objective, or a teacher that is missing or has no use.
     """
     path = Path(path)
     content = _read_yaml(path) | {k: v for k, v in overrides.items() if v is not None}
     content.setdefault("name", path.stem)
-    _reject_unknown(path, content, Recipe)
+    _check_keys(path, content, Recipe)
     missing = [k for k in ("task", "model", "phases") if k not in content]
     if missing:
         raise RecipeError(f"{path} lacks the key(s) {', '.join(missing)}.")
-    for phase in content["phases"]:
-        _reject_unknown(path, phase, Phase)
+    phases = content["phases"]
+    if not (isinstance(phases, list) and phases and all(isinstance(p, dict) for p in phases)):
+        raise RecipeError(f"{path}: phases must be a list of keys and values, one for each phase.")
+    for phase in phases:
+        _check_keys(path, phase, Phase)
     try:
         content["phases"] = tuple(Phase(**phase) for phase in content["phases"])
         recipe = Recipe(**content)
@@ -117,6 +125,8 @@ def read_recipe(path: str | Path, **overrides) -> Recipe:
         raise RecipeError(f"{path}: {error}") from error
     if objective.needs_teacher and recipe.teacher is None:
         raise RecipeError(f"{path}: the objective '{recipe.objective}' needs a teacher.")
+    if recipe.teacher is not None and not objective.needs_teacher:
+        raise RecipeError(f"{path}: the objective '{recipe.objective}' takes no teacher.")
     if recipe.views and recipe.mixup:
         raise RecipeError(f"{path}: fixed views and mixup exclude each other; set mixup to 0.")
     return recipe

@@ -146,10 +146,12 @@ class RunFolder:
         if state.is_best:
             write_safetensors(state.ema, self.best_file, {"epoch": str(row["epoch"])})
         rows = [r for r in self.read_metrics() if int(r["epoch"]) < row["epoch"]]
-        with self.metrics_file.open("w", newline="", encoding="utf-8") as file:
+        partial = self.metrics_file.with_name("metrics.csv.partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, row)
             writer.writeheader()
             writer.writerows([*rows, row])
+        os.replace(partial, self.metrics_file)
         plot_curves(self.read_metrics(), self.path / "curves.png", self.path.name)
         self.save_state(state)
 

@@ -3,6 +3,7 @@
 import datetime
 import json
 import logging
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -57,21 +58,23 @@ def store_run(run: Path, manifest: Manifest, storage: str | None = None) -> Chec
         date=datetime.date.today().isoformat(),
         seed=recipe["seed"],
     )
-    index = Index.read() if (WEIGHTS / "index.json").exists() else Index(WEIGHTS)
-    row = index.store(row, state)
-    if row.bytes > MAX_BYTES:
-        raise StoreError(f"{row.file} has {row.bytes:,} bytes, more than {MAX_BYTES:,}.")
-    model = build_model(spec.id, task.num_classes)
-    model.load_state_dict(state)
-    samples = manifest.split("test")
-    as_trained = logits_of(Classifier(task, spec, row, model.eval()), samples)
-    as_stored = logits_of(Classifier.load(Index.read(), row), samples)
+    with tempfile.TemporaryDirectory() as folder:  # what is refused must not reach `weights/`
+        trial = Index(Path(folder))
+        row = trial.store(row, state)
+        if row.bytes > MAX_BYTES:
+            raise StoreError(f"{row.file} has {row.bytes:,} bytes, more than {MAX_BYTES:,}.")
+        model = build_model(spec.id, task.num_classes)
+        model.load_state_dict(state)
+        samples = manifest.split("test")
+        as_trained = logits_of(Classifier(task, spec, row, model.eval()), samples)
+        as_stored = logits_of(Classifier.load(trial, row), samples)
     labels = np.array([task.class_ids.index(s.label) for s in samples])
     before, after = ((x.argmax(1) == labels).mean() for x in (as_trained, as_stored))
     log.info("%s: test accuracy %.4f as trained, %.4f as stored.", row.file, before, after)
     if abs(before - after) >= MAX_ACCURACY_CHANGE:
         raise StoreError(f"Storing {row.file} as {row.storage} moves the accuracy too much.")
-    return row
+    index = Index.read() if (WEIGHTS / "index.json").exists() else Index(WEIGHTS)
+    return index.store(row, state)
 
 
 def evaluate_task(manifest: Manifest, split: str, write: bool) -> None:

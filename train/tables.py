@@ -15,6 +15,8 @@ END = "<!-- results: end -->"
 
 def _with_interval(metric: dict) -> str:
     low, high = metric["ci95"]
+    if metric["value"] is None:
+        return "none predicted"
     return f"{100 * metric['value']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 

@@ -93,7 +93,7 @@ class TrainViews(Dataset):
     """(index, view) -> (image (3, size, size) uint8, class index, index, view).
 
     A pure function of its key. At another `size` a key gives the same view at that size, but for
-    rounding.
+    rounding, the reach of a blur and the place of an erased rectangle.
     """
 
     def __init__(self, store: PixelStore, size: int, seed: int) -> None:

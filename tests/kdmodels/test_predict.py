@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdmodels.predict import COMPUTE, Classifier, Turns, engine_name, measure, predict
+from kdmodels.predict import COMPUTE, Classifier, FairLock, engine_name, measure, predict
 from kdmodels.preprocess import to_input
 from kdmodels.zoo import build_model, count_parameters
 
@@ -158,7 +158,7 @@ def test_images_are_prepared_for_the_task_and_the_model(make_classifier, photo):
 
 
 def test_whoever_waits_for_the_lock_goes_before_whoever_takes_it_again():
-    turns, order = Turns(), []
+    turns, order = FairLock(), []
 
     def wait():
         with turns:

@@ -1,0 +1,166 @@
+"""`train.recipes`: the shipped recipes fit together, and mistakes end in sentences."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdmodels.zoo import STUDENTS, get_spec
+from train.recipes import (
+    FOLDER,
+    Phase,
+    Recipe,
+    RecipeError,
+    find_recipe,
+    read_recipe,
+    to_dict,
+)
+
+SHIPPED = sorted(p for p in FOLDER.glob("*.yaml") if not p.name.startswith("_"))
+STUDENT_DIFFERENCES = {"name", "objective", "objective_settings", "teacher", "teacher_size"}
+GOOD = {"task": "cxr", "model": "ofa_595", "phases": [{"size": 32, "epochs": 1, "lr": 0.1}]}
+
+
+@pytest.fixture
+def write_recipe(tmp_path):
+    """Write a recipe file: the good one with keywords replaced; a value of None leaves it out."""
+
+    def write(**changes) -> Path:
+        path = tmp_path / "mine.yaml"
+        content = {k: v for k, v in (GOOD | changes).items() if v is not None}
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return path
+
+    return write
+
+
+# --- The shipped recipes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_a_shipped_recipe_reads_and_lies_where_it_is_looked_for(path):
+    recipe = read_recipe(path)
+    assert recipe.name == path.stem
+    assert find_recipe(recipe.task, recipe.model, recipe.objective, recipe.teacher) == path
+    if recipe.teacher:
+        teacher = find_recipe(recipe.task, recipe.teacher, "labels")
+        assert teacher in SHIPPED
+        assert get_spec(recipe.teacher).role == "teacher"
+
+
+def test_students_of_a_task_differ_in_the_objective_only():
+    students = [r for r in map(read_recipe, SHIPPED) if r.model in STUDENTS]
+    assert students
+    for student in students:
+        control = read_recipe(find_recipe(student.task, student.model, "labels"))
+        given, wanted = to_dict(student), to_dict(control)
+        assert {k for k in given if given[k] != wanted[k]} <= STUDENT_DIFFERENCES
+        smoothing = [r.objective_settings.get("label_smoothing") for r in (student, control)]
+        assert smoothing[0] == smoothing[1]
+
+
+def test_every_recipe_that_the_readme_names_exists():
+    readme = FOLDER.parent.parent / "README.md"
+    if not readme.is_file():
+        pytest.skip("README.md is not written yet")
+    named = set(re.findall(r"train/recipes/([\w.-]+\.yaml)", readme.read_text(encoding="utf-8")))
+    assert named <= {p.name for p in FOLDER.glob("*.yaml")}
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+def test_a_recipe_is_its_file_over_the_defaults(write_recipe):
+    recipe = read_recipe(write_recipe(batch_size=4))
+    phases = (Phase(size=32, epochs=1, lr=0.1),)
+    assert recipe == Recipe("mine", "cxr", "ofa_595", phases, batch_size=4)
+
+
+def test_overrides_win_unless_they_are_none(write_recipe):
+    path = write_recipe(seed=3)
+    assert read_recipe(path, seed=7).seed == 7
+    assert read_recipe(path, seed=0).seed == 0
+    assert read_recipe(path, seed=None).seed == 3
+
+
+def test_a_base_fills_in_what_the_file_leaves_out(write_recipe, tmp_path):
+    (tmp_path / "_base.yaml").write_text("{seed: 5, batch_size: 2, task: histopathology}")
+    recipe = read_recipe(write_recipe(base="_base.yaml", batch_size=4))
+    assert (recipe.seed, recipe.batch_size, recipe.task) == (5, 4, "cxr")
+
+
+def test_plain_data_reads_back_as_the_recipe(write_recipe):
+    recipe = read_recipe(write_recipe(objective_settings={"label_smoothing": 0.1}))
+    again = yaml.safe_load(yaml.safe_dump(to_dict(recipe) | {"phases": None}))
+    phases = tuple(Phase(**p) for p in to_dict(recipe)["phases"])
+    assert dataclasses.replace(Recipe(**again), phases=phases) == recipe
+
+
+# --- Mistakes --------------------------------------------------------------------------------
+
+HYBRID = {"objective": "hybrid", "mixup": 0.0}
+MISTAKES = {
+    "unknown key": ({"batchsize": 4}, "unknown key 'batchsize'; the nearest valid one is 'batch_size'"),
+    "unknown phase key": (
+        {"phases": [{"size": 32, "epoch": 1, "lr": 0.1}]},
+        "unknown key 'epoch'; the nearest valid one is 'epochs'",
+    ),
+    "lacking phase key": ({"phases": [{"size": 32, "epochs": 1}]}, "missing 1 .*'lr'"),
+    "phases no list": ({"phases": 3}, "phases must be a list of keys and values"),
+    "phase no mapping": ({"phases": [64, 112]}, "phases must be a list of keys and values"),
+    "no phases": ({"phases": []}, "phases must be a list of keys and values"),
+    "lacking key": ({"model": None}, r"lacks the key\(s\) model"),
+    "number as text": ({"phases": [{"size": 32, "epochs": 1, "lr": "1e-3"}]},
+                       "reads the lr '1e-3' as text, not as a number.* such as 1.0e-3"),
+    "unknown task": ({"task": "mri"}, "no task 'mri'; the tasks are: cxr, histopathology"),
+    "unknown model": ({"model": "resnet"}, "no model 'resnet'; the models are: vgg19, "),
+    "unknown objective": ({"objective": "mse"}, "no objective 'mse'; there are: labels, hybrid"),
+    "unknown setting": ({"objective_settings": {"beta": 1}}, "unexpected keyword argument 'beta'"),
+    "alpha": (HYBRID | {"teacher": "vgg19", "objective_settings": {"alpha": 2.0}}, "alpha must lie"),
+    "no teacher": (HYBRID, "the objective 'hybrid' needs a teacher"),
+    "unknown teacher": (HYBRID | {"teacher": "vgg16"}, "no model 'vgg16'"),
+    "useless teacher": ({"teacher": "vgg19"}, "the objective 'labels' takes no teacher"),
+    "views and mixup": ({"views": 4, "mixup": 0.2}, "exclude each other; set mixup to 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_a_sentence_with_the_file(write_recipe, mistake):
+    changes, sentence = MISTAKES[mistake]
+    with pytest.raises(RecipeError, match=sentence) as caught:
+        read_recipe(write_recipe(**changes))
+    assert "mine.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_number_that_yaml_takes_for_text_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "{task: cxr, model: ofa_595, weight_decay: 5e-2, phases: [{size: 32, epochs: 1, lr: 0.1}]}"
+    )
+    with pytest.raises(RecipeError, match="reads the weight_decay '5e-2' as text"):
+        read_recipe(path)
+
+
+def test_a_missing_file_lists_the_known_ones(write_recipe, tmp_path):
+    write_recipe()
+    (tmp_path / "_shared.yaml").write_text("{}")
+    with pytest.raises(RecipeError, match=r"no recipe .*other\.yaml; there are: mine\."):
+        read_recipe(tmp_path / "other.yaml")
+
+
+@pytest.mark.parametrize("text", ["phases: [", "a: b: c", "\t- x"])
+def test_bad_yaml_is_said_in_one_line(tmp_path, text):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"mine\.yaml is not valid YAML: .*line 1") as caught:
+        read_recipe(tmp_path / "mine.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "hello"])
+def test_a_file_without_keys_is_refused(tmp_path, text):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"mine\.yaml must hold keys and values"):
+        read_recipe(tmp_path / "mine.yaml")
