@@ -293,6 +293,7 @@ def build() -> gr.Blocks:
             event = source.upload(show_upload, source, [image, message], api_visibility="private")
             event.then(begin, None, results, **quick)
         image.clear(lambda: "", None, message, **quick).then(begin, None, results, **quick)
+        teacher.input(begin, None, results, **quick)
         task.change(change_task, task, [teacher, evidence], **quick).then(
             begin, None, results, **quick
         )

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from kdmodels.preprocess import normalise
 from kdmodels.tasks import get_task
 from kdmodels.zoo import ModelSpec, build_model, get_spec, load_fitted
-from train.datasets import Manifest
+from train.datasets import DataError, Manifest
 from train.objectives import Objective, build_objective
 from train.recipes import Phase, Recipe
 from train.runs import RunFolder, RunState
@@ -184,6 +184,11 @@ class Trainer:
         loader = DataLoader(
             views, recipe.batch_size, sampler=sampler, num_workers=self.workers, drop_last=True
         )
+        if not len(loader):
+            raise DataError(
+                f"{len(views)} training images do not fill a batch of {recipe.batch_size}; "
+                "set a smaller batch_size in the recipe."
+            )
         val_loader = DataLoader(EvalViews(self.manifest.split("val"), self.task, phase.size), 32)
         model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
         network = torch.compile(model) if self.compiled else model

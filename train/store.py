@@ -143,3 +143,8 @@ def _report(row: Checkpoint, metrics: dict, split: str) -> None:
         log.info(
             "  sensitivity of %s %.4f (%.4f to %.4f)", name, rate["sensitivity"]["value"], low, high
         )
+    for source, part in metrics["sources"].items():
+        cells = ", ".join(
+            f"{name} {c['sensitivity']:.3f} of {c['images']}" for name, c in part["classes"].items()
+        )
+        log.info("  %s: accuracy %.3f of %d; %s", source, part["accuracy"], part["images"], cells)

@@ -176,6 +176,20 @@ def test_sixteen_bit_film_is_scaled(page):
     assert "16-bit values scaled to 8 bit" in said
 
 
+def test_an_image_can_be_pasted(page, address):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+    page.evaluate(
+        """async (bytes) => {
+            const film = new Blob([new Uint8Array(bytes)], {type: "image/png"});
+            await navigator.clipboard.write([new ClipboardItem({"image/png": film})]);
+        }""",
+        list(encoded(chest_phantom(), "PNG")),
+    )
+    page.locator("#image").get_by_role("button", name=re.compile("clipboard", re.I)).click()
+    said = page.wait_for_selector("#message .message", timeout=30_000).inner_text()
+    assert "420 × 460 px" in said
+
+
 def test_comparing_without_an_image_says_so(page):
     page.click("#compare")
     said = page.wait_for_selector("#message [role=alert]", timeout=30_000).inner_text()

@@ -56,6 +56,12 @@ def folder(make_recipe, tmp_path):
     return RunFolder(tmp_path / "run", make_recipe(), "generated@1", SHA)
 
 
+@pytest.fixture
+def no_curves(monkeypatch):
+    """Spare the time of drawing."""
+    monkeypatch.setattr(train.runs, "plot_curves", lambda *_: None)
+
+
 # --- The state -------------------------------------------------------------------------------
 
 
@@ -183,7 +189,7 @@ def test_a_folder_of_another_run_is_refused(folder, make_recipe, settings, data,
     assert str(folder.path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_metrics_have_one_row_an_epoch_however_often_it_ran(trained, folder):
+def test_metrics_have_one_row_an_epoch_however_often_it_ran(trained, folder, no_curves):
     for epoch in (0, 1, 2, 2, 1, 2, 3):  # as after two crashes between metrics and state
         folder.save_epoch(recorded(*trained, epoch=epoch), row_of(epoch, seconds=9.0))
     rows = folder.read_metrics()
@@ -192,7 +198,7 @@ def test_metrics_have_one_row_an_epoch_however_often_it_ran(trained, folder):
     assert [float(r["train_loss"]) for r in rows] == [1.0, 1 / 2, 1 / 3, 1 / 4]
 
 
-def test_the_best_weights_are_those_of_the_best_epoch(trained, folder):
+def test_the_best_weights_are_those_of_the_best_epoch(trained, folder, no_curves):
     model, optimizer = trained
     state = RunState()
     for epoch, f1 in enumerate((0.2, 0.6, 0.4)):
