@@ -5,13 +5,22 @@ Layout and event wiring only; models, timing and heatmaps live in `kdmodels`.
 
 import html
 import os
+import queue
+import signal
+import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
-# Before gradio is imported: it reads these when it starts. Nothing phones home.
+# Before gradio is imported, because it reads these when it starts. Nothing phones home, and the
+# uploads of this process go to a folder of their own that is removed when it ends.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+UPLOADS = tempfile.TemporaryDirectory(prefix="teacher-and-student-", ignore_cleanup_errors=True)
+os.environ.setdefault("GRADIO_TEMP_DIR", UPLOADS.name)
 
 import gradio as gr
 from PIL import Image
@@ -22,7 +31,8 @@ from kdmodels.figures import overlay
 from kdmodels.images import MAX_BYTES, CheckedImage, ImageError, read_image
 from kdmodels.predict import Classifier, predict
 from kdmodels.tasks import TASKS, Task, get_task
-from kdmodels.zoo import STUDENTS, count_macs, get_spec
+from kdmodels.turns import Superseded, Turns
+from kdmodels.zoo import STUDENTS, get_spec
 
 STUDENT = STUDENTS[0]
 OWN_ANSWER = "own"
@@ -31,79 +41,66 @@ HINT = '<p class="verdict hint">Upload or paste an image, then press Compare.</p
 ON_SPACE = "SPACE_ID" in os.environ
 CSS = (Path(__file__).parent / "kdmodels" / "page.css").read_text(encoding="utf-8")
 
-INDEX = Index.read()
+try:
+    INDEX = Index.read()
+except CheckpointError as error:
+    raise SystemExit(f"{error} Restore the folder weights/, or unset KD_WEIGHTS.") from None
 OFFERED = [task for task in TASKS.values() if INDEX.teachers(task.id)]
-
-
-def _image_input() -> gr.Image:
-    """An image component that hands over the uploaded file itself: `read_image` judges its bytes."""
-    component = gr.Image(
-        label="Image",
-        sources=["upload", "clipboard"],
-        type="filepath",
-        format="png",  # the checked image comes back as it is, without loss
-        elem_id="image",
-        elem_classes="film",
-        height=320,
-    )
-    component.preprocess = lambda payload: payload.path if payload else None
-    return component
+_LOADING = threading.Lock()
 
 
 @cache
-def _classifier(task: str, model: str, teacher: str | None) -> Classifier:
+def _loaded(task: str, model: str, teacher: str | None) -> Classifier:
     return Classifier.load(INDEX, INDEX.find(task, model, teacher))
 
 
-@cache
-def _gmacs(task: str, model: str, teacher: str | None) -> float:
-    classifier = _classifier(task, model, teacher)
-    return count_macs(classifier.model, classifier.spec.input_size) / 1e9
-
-
 def _pair(task: str, teacher: str) -> tuple[Classifier, Classifier]:
-    return _classifier(task, teacher, None), _classifier(task, STUDENT, teacher)
+    """Teacher and student, each loaded once however many tabs ask at the same time."""
+    with _LOADING:
+        return _loaded(task, teacher, None), _loaded(task, STUDENT, teacher)
 
 
 def warm_up() -> None:
     """Load the default pair and run it once, while the page loads."""
-    task = OFFERED[0]
-    blank = Image.new("RGB", (64, 64))
-    for classifier in _pair(task.id, INDEX.teachers(task.id)[0]):
-        predict(classifier, blank)
-        _gmacs(task.id, classifier.spec.id, classifier.checkpoint.teacher)
+    task = OFFERED[0].id
+    for classifier in _pair(task, INDEX.teachers(task)[0]):
+        predict(classifier, Image.new("RGB", (64, 64)))
+        cards.work(classifier)
 
 
 # --- What happens ----------------------------------------------------------------------------
 
 
-class Superseded(Exception):
-    """A newer request of the same browser tab has made this work pointless."""
-
-
-class Turns:
-    """The latest turn of each browser tab, so that older heatmaps stop instead of piling up."""
-
-    def __init__(self) -> None:
-        self._latest: dict[str, int] = {}
-        self._lock = threading.Lock()
-
-    def take(self, tab: str) -> int:
-        with self._lock:
-            self._latest[tab] = self._latest.get(tab, 0) + 1
-            return self._latest[tab]
-
-    def check(self, tab: str, turn: int | None) -> None:
-        """Raise `Superseded` unless this is the tab's latest turn (None: not part of any)."""
-        if turn is not None and self._latest.get(tab) != turn:
-            raise Superseded
-
-    def leave(self, tab: str) -> None:
-        with self._lock:
-            self._latest.pop(tab, None)
-
-
 TURNS = Turns()
+
+
+class Results(NamedTuple):
+    """What an event changes on the page; all else stays as it is."""
+
+    message: Any = gr.skip()
+    verdict: Any = gr.skip()
+    teacher_card: Any = gr.skip()
+    student_card: Any = gr.skip()
+    teacher_progress: Any = gr.skip()
+    student_progress: Any = gr.skip()
+    teacher_map: Any = gr.skip()
+    student_map: Any = gr.skip()
+
+
+def _empty_map(role: str) -> gr.Image:
+    return gr.Image(None, label=f"Where the {role} looked")
+
+
+def _cleared(**changes: Any) -> Results:
+    return Results(
+        verdict=HINT,
+        teacher_card="",
+        student_card="",
+        teacher_progress="",
+        student_progress="",
+        teacher_map=_empty_map("teacher"),
+        student_map=_empty_map("student"),
+    )._replace(**changes)
 
 
 def _read(path: str | None) -> CheckedImage:
@@ -112,96 +109,103 @@ def _read(path: str | None) -> CheckedImage:
     return read_image(path)
 
 
-def show_upload(path: str | None):
-    """A file was chosen: show what will be compared, or say why not. Returns (image, message)."""
+def show_upload(path: str | None, request: gr.Request):
+    """A file was chosen: show what will be compared, or say why not. Returns image and results."""
+    TURNS.take(request.session_hash)
     try:
         checked = _read(path)
     except ImageError as error:
-        return None, cards.message("error", str(error))
-    return checked.pixels, cards.facts(checked)
+        return None, *_cleared(message=cards.message("error", str(error)))
+    return checked.pixels, *_cleared(message=cards.facts(checked))
 
 
-def begin(request: gr.Request):
-    """Drop old answers and stop old heatmaps: (turn, answers, verdict, two cards, two maps)."""
-    return TURNS.take(request.session_hash), None, HINT, "", "", None, None
+def clear(request: gr.Request) -> Results:
+    """The image or the teacher is another one: drop the old answers and stop the old work."""
+    TURNS.take(request.session_hash)
+    return _cleared(message="")
 
 
 def leave(request: gr.Request) -> None:
-    """The browser tab was closed: forget it, which also stops its heatmaps."""
+    """The browser tab was closed."""
     TURNS.leave(request.session_hash)
 
 
-def begin_heatmaps(request: gr.Request):
-    """The same for the heatmaps alone: (turn, two maps)."""
-    return TURNS.take(request.session_hash), None, None
+def _heatmap(
+    classifier: Classifier, pixels: Image.Image, class_id: str, turn: tuple[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Explain in a thread of its own; yield the changes of the model's progress and map."""
+    role = classifier.spec.role
+    news: queue.Queue = queue.Queue()
 
+    def report(done: int, total: int) -> None:
+        TURNS.check(turn)
+        news.put((done, total))
 
-def compare(path: str | None, task: str, teacher: str):
-    """Predictions of teacher and student for one image, each as soon as it is there.
-
-    Yields (message, verdict, teacher's card, student's card, ids of both answers); HTML but for
-    the last.
-    """
-    try:
-        checked = _read(path)
-        classifiers = _pair(task, teacher)
-    except (ImageError, CheckpointError) as error:
-        yield cards.message("error", str(error)), HINT, "", "", None
-        return
-    shown, predictions = ["", ""], []
-    for i, classifier in enumerate(classifiers):
-        predictions.append(predict(classifier, checked.pixels))
-        gmacs = _gmacs(task, classifier.spec.id, classifier.checkpoint.teacher)
-        shown[i] = cards.card(classifier, predictions[i], gmacs)
-        if i == 0:
-            yield gr.skip(), gr.skip(), *shown, None
-    sentence = html.escape(cards.verdict(get_task(task), *predictions))
-    answers = [p.class_id for p in predictions]
-    yield gr.skip(), f'<p class="verdict" role="status">{sentence}</p>', *shown, answers
-
-
-def _explainer(role: int):
-    """The event function that draws the heatmap of the teacher (role 0) or the student (role 1)."""
-
-    def explain(
-        path: str | None,
-        task: str,
-        teacher: str,
-        evidence: str,
-        answers: list[str] | None,
-        turn: int | None,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 (gradio's way to ask for it)
-    ):
-        if answers is None:  # no prediction, and why not is on the page already
-            return gr.skip()
-        classifier = _pair(task, teacher)[role]
-
-        def report(done: int, total: int) -> None:
-            TURNS.check(request.session_hash, turn)
-            progress(done / total, desc=f"Score-CAM, {done:,} of {total:,} channels")
-
-        class_id = answers[role] if evidence == OWN_ANSWER else evidence
+    def work() -> None:
         try:
-            report(0, classifier.spec.cam_channels)
-            pixels = _read(path).pixels
-            heatmap = scorecam.explain(classifier, pixels, class_id, report)
-        except (ImageError, Superseded):
-            return gr.skip()
-        name = get_task(task).class_names[classifier.task.class_ids.index(class_id)]
-        label = f"Where the {classifier.spec.role} saw “{name}”"
-        if not heatmap.any():
-            label += ": nothing found (the map is flat)"
-        return gr.Image(overlay(pixels, heatmap), label=label)
+            news.put(scorecam.explain(classifier, pixels, class_id, report))
+        except BaseException as error:  # handed to the waiting request below
+            news.put(error)
 
-    return explain
+    threading.Thread(target=work, daemon=True).start()
+    while isinstance(latest := news.get(), tuple):
+        if news.empty():
+            yield {f"{role}_progress": cards.progress(role, *latest)}
+    if isinstance(latest, BaseException):
+        raise latest
+    name = classifier.task.class_names[classifier.task.class_ids.index(class_id)]
+    label = f"Where the {role} saw “{name}”"
+    if not latest.any():
+        label += ": nothing found (the map is flat)"
+    picture = gr.Image(overlay(pixels, latest), label=label)
+    yield {f"{role}_progress": "", f"{role}_map": picture}
+
+
+def _compare(path: str, task: str, teacher: str, evidence: str, turn) -> Iterator[Results]:
+    checked, classifiers, predictions = _read(path), _pair(task, teacher), []
+    yield _cleared(message=cards.facts(checked))
+    for classifier in classifiers:
+        predictions.append(predict(classifier, checked.pixels))
+        shown = {f"{classifier.spec.role}_card": cards.card(classifier, predictions[-1])}
+        TURNS.check(turn)
+        yield Results(**shown)
+    sentence = html.escape(cards.verdict(get_task(task), *predictions))
+    yield Results(verdict=f'<p class="verdict" role="status">{sentence}</p>')
+    for classifier, prediction in reversed(list(zip(classifiers, predictions, strict=True))):
+        class_id = prediction.class_id if evidence == OWN_ANSWER else evidence
+        for change in _heatmap(classifier, checked.pixels, class_id, turn):
+            TURNS.check(turn)
+            yield Results(**change)
+
+
+def compare(
+    path: str | None, task: str, teacher: str, evidence: str, request: gr.Request
+) -> Iterator[Results]:
+    """Answers of teacher and student, each as soon as it is there, then both heatmaps.
+
+    The student's heatmap comes first because it is ready sooner. A newer request of the same tab
+    ends this one between two batches of work.
+    """
+    turn = TURNS.take(request.session_hash)
+    try:
+        yield from _compare(path, task, teacher, evidence, turn)
+    except Superseded:
+        return
+    except (ImageError, CheckpointError) as error:
+        yield _cleared(message=cards.message("error", str(error)))
+
+
+def compare_again(
+    path: str | None, task: str, teacher: str, evidence: str, request: gr.Request
+) -> Iterator[Results]:
+    """Another class's evidence is wanted: compare anew, if there is an image to compare."""
+    if path:
+        yield from compare(path, task, teacher, evidence, request)
 
 
 def _evidence_choices(task: Task) -> list[tuple[str, str]]:
-    return [
-        ("Each model's own answer", OWN_ANSWER),
-        *zip(task.class_names, task.class_ids, strict=True),
-    ]
+    named = zip(task.class_names, task.class_ids, strict=True)
+    return [("Each model's own answer", OWN_ANSWER), *named]
 
 
 def _teacher_choices(task: Task) -> list[tuple[str, str]]:
@@ -221,24 +225,41 @@ def change_task(task_id: str):
 # --- The page --------------------------------------------------------------------------------
 
 
-def _heatmap_image(role: str) -> gr.Image:
-    return gr.Image(
-        label=f"Where the {role} looked",
-        interactive=False,
-        buttons=["download", "fullscreen"],
-        elem_id=f"{role}-heatmap",
+def _image_input() -> gr.Image:
+    """An image component that hands over the uploaded file itself: `read_image` judges its bytes."""
+    component = gr.Image(
+        label="Image",
+        sources=["upload", "clipboard"],
+        type="filepath",
+        format="png",  # the checked image comes back as it is, without loss
+        elem_id="image",
         elem_classes="film",
-        height=380,
-        min_width=300,
+        height=320,
     )
+    component.preprocess = lambda payload: payload.path if payload else None
+    return component
+
+
+def _answer_column(role: str) -> tuple[gr.HTML, gr.HTML, gr.Image]:
+    with gr.Column(min_width=300):
+        card = gr.HTML(elem_id=f"{role}-card", padding=False)
+        progress = gr.HTML(elem_id=f"{role}-progress", padding=False)
+        heatmap = gr.Image(
+            label=f"Where the {role} looked",
+            interactive=False,
+            buttons=["download", "fullscreen"],
+            elem_id=f"{role}-heatmap",
+            elem_classes="film",
+            height=380,
+        )
+    return card, progress, heatmap
 
 
 def build() -> gr.Blocks:
     """Lay the page out and wire its events."""
     first = OFFERED[0]
-    # Uploaded files live at most an hour, and are looked for every quarter of one.
+    # Every 15 minutes, files older than an hour go; all of them when the process ends.
     with gr.Blocks(title="Teacher and student", delete_cache=(900, 3600)) as page:
-        turn, answers = gr.State(None), gr.State(None)
         gr.HTML(
             "<h1>Teacher and student</h1><p>What a large network and its small distilled student "
             f'decide, how long each took, and where each looked.</p><p class="disclaimer">{DISCLAIMER}</p>',
@@ -253,9 +274,7 @@ def build() -> gr.Blocks:
                     visible=len(OFFERED) > 1,
                 )
                 image = _image_input()
-                other = gr.UploadButton(
-                    "Open DICOM or TIFF", size="sm", elem_id="other-file", file_count="single"
-                )
+                other = gr.UploadButton("Open DICOM or TIFF", size="sm", elem_id="other-file")
                 message = gr.HTML(elem_id="message", padding=False)
                 teacher = gr.Radio(
                     _teacher_choices(first),
@@ -271,51 +290,41 @@ def build() -> gr.Blocks:
                 )
                 button = gr.Button("Compare", variant="primary", elem_id="compare")
             with gr.Column(scale=7, min_width=300):
-                verdict_html = gr.HTML(HINT, elem_id="verdict", padding=False)
-                with gr.Row(equal_height=True):
-                    with gr.Column(min_width=300):
-                        teacher_card = gr.HTML(elem_id="teacher-card", padding=False)
-                    with gr.Column(min_width=300):
-                        student_card = gr.HTML(elem_id="student-card", padding=False)
+                verdict = gr.HTML(HINT, elem_id="verdict", padding=False)
                 with gr.Row():
-                    teacher_map = _heatmap_image("teacher")
-                    student_map = _heatmap_image("student")
+                    teacher_card, teacher_progress, teacher_map = _answer_column("teacher")
+                    student_card, student_progress, student_map = _answer_column("student")
                 gr.HTML(
                     f"<p class='legend'>{html.escape(scorecam.VARIANT)}. Colour runs from dark (no "
                     "weight) to yellow (most weight), relative to each map's own maximum. A heatmap "
-                    "shows what moved the network, not where disease is.</p>"
+                    "shows what moved the network, not where disease is.</p>",
+                    padding=False,
                 )
-        maps, answer_cards = [teacher_map, student_map], [teacher_card, student_card]
-        results = [turn, answers, verdict_html, *answer_cards, *maps]
-        quick = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
-
-        for source in (image, other):
-            event = source.upload(show_upload, source, [image, message], api_visibility="private")
-            event.then(begin, None, results, **quick)
-        image.clear(lambda: "", None, message, **quick).then(begin, None, results, **quick)
-        teacher.input(begin, None, results, **quick)
-        task.change(change_task, task, [teacher, evidence], **quick).then(
-            begin, None, results, **quick
-        )
-
-        def show_heatmaps(after):
-            inputs = [image, task, teacher, evidence, answers, turn]
-            options = {"concurrency_id": "heatmaps", "concurrency_limit": 1}
-            # The student first: its map is there sooner.
-            after.then(
-                _explainer(1), inputs, student_map, api_visibility="private", **options
-            ).then(_explainer(0), inputs, teacher_map, api_visibility="private", **options)
-
-        show_heatmaps(
-            button.click(begin, None, results, **quick).then(
-                compare,
-                [image, task, teacher],
-                [message, verdict_html, *answer_cards, answers],
-                concurrency_limit=1,
-                api_name="compare",
+        results = list(
+            Results(
+                message,
+                verdict,
+                teacher_card,
+                student_card,
+                teacher_progress,
+                student_progress,
+                teacher_map,
+                student_map,
             )
         )
-        show_heatmaps(evidence.input(begin_heatmaps, None, [turn, *maps], **quick))
+        quick = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+        for source in (image, other):
+            source.upload(show_upload, source, [image, *results], api_visibility="private")
+        image.clear(clear, None, results, **quick)
+        teacher.input(clear, None, results, **quick)
+        task.change(change_task, task, [teacher, evidence], **quick)
+        task.change(clear, None, results, **quick)
+        # Several at a time, so that a new request can start and thereby end its tab's old one;
+        # the computing itself is one after the other (kdmodels.predict.COMPUTE).
+        inputs = [image, task, teacher, evidence]
+        work = {"show_progress": "hidden", "trigger_mode": "multiple", "concurrency_limit": 16}
+        button.click(compare, inputs, results, api_name="compare", **work)
+        evidence.input(compare_again, inputs, results, api_visibility="private", **work)
         page.unload(leave)
     return page
 
@@ -323,9 +332,10 @@ def build() -> gr.Blocks:
 def main() -> None:
     """Serve the page; open a browser unless on a Space or asked not to (KD_NO_BROWSER)."""
     if not OFFERED:
-        raise SystemExit("weights/index.json holds no teacher with its student; restore weights/.")
+        raise SystemExit(f"{INDEX.folder} holds no teacher with its student; restore weights/.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the uploads are removed
     threading.Thread(target=warm_up, daemon=True).start()
-    build().queue(default_concurrency_limit=4, max_size=64).launch(
+    build().queue(max_size=64).launch(
         server_name="0.0.0.0" if ON_SPACE else None,
         inbrowser=not ON_SPACE and "KD_NO_BROWSER" not in os.environ,
         theme=gr.themes.Base(

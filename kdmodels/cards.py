@@ -6,8 +6,9 @@ The only module of this package that knows HTML; `app.py` places what it returns
 import html
 
 from kdmodels.images import CheckedImage
-from kdmodels.predict import Classifier, Prediction
+from kdmodels.predict import COMPUTE, Classifier, Prediction
 from kdmodels.tasks import Task
+from kdmodels.zoo import count_macs
 
 
 def message(kind: str, text: str) -> str:
@@ -29,7 +30,27 @@ def _bar(name: str, colour: str, share: float, chosen: bool) -> str:
     )
 
 
-def card(classifier: Classifier, prediction: Prediction, gmacs: float) -> str:
+def progress(role: str, done: int, total: int) -> str:
+    """HTML of a progress bar: channels scored of all channels."""
+    text = f"Score-CAM of the {role}: {done:,} of {total:,} channels"
+    return (
+        f'<label class="progress">{text}<progress max="{total}" value="{done}"></progress></label>'
+    )
+
+
+_GMACS: dict[str, float] = {}
+
+
+def work(classifier: Classifier) -> float:
+    """GMAC of one forward pass, counted once for each model."""
+    name = classifier.spec.id
+    if name not in _GMACS:
+        with COMPUTE:
+            _GMACS[name] = count_macs(classifier.model, classifier.spec.input_size) / 1e9
+    return _GMACS[name]
+
+
+def card(classifier: Classifier, prediction: Prediction) -> str:
     """HTML of one model's answer: probabilities, time and size."""
     task, latency = classifier.task, prediction.latency
     bars = "".join(
@@ -48,7 +69,7 @@ def card(classifier: Classifier, prediction: Prediction, gmacs: float) -> str:
 <div class="latency"><dt>Time for one image</dt><dd><b>{latency.median_ms:.1f} ms</b>
 <small>median of {latency.runs}; quartiles {latency.q1_ms:.1f} to {latency.q3_ms:.1f}</small></dd></div>
 <div><dt>Parameters</dt><dd>{classifier.parameters / 1e6:.1f} M</dd></div>
-<div><dt>Work</dt><dd>{gmacs:.2f} GMAC</dd></div>
+<div><dt>Work</dt><dd>{work(classifier):.2f} GMAC</dd></div>
 <div><dt>File</dt><dd>{classifier.checkpoint.bytes / 1e6:.1f} MB</dd></div>
 </dl>
 <footer>{html.escape(latency.engine)}, {threads}; {classifier.spec.input_size} px input;

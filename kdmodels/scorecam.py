@@ -55,11 +55,13 @@ def explain(
     image: Image.Image,
     class_id: str,
     report: Progress = lambda done, total: None,
-    batch_size: int = 32,
+    batch_size: int = 8,
 ) -> np.ndarray:
     """Heatmap of the evidence for `class_id` in a checked RGB image.
 
     Returns (h, w) float32 in [0, 1] at the resolution of the feature maps; 1 is the hottest place.
+    batch_size: masked images in one pass; between two passes others may compute, so a small one
+    keeps predictions of other requests quick.
     A map without any positive evidence is all zeros. An exception raised by `report` cancels the
     work; the model is left without hooks in every case. Raises `ValueError` for an unknown class.
     """

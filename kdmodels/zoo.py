@@ -203,6 +203,7 @@ def count_macs(model: nn.Module, input_size: int) -> int:
     was_training = model.training
     model.eval()
     with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, input_size, input_size))
+        device = next(model.parameters()).device
+        model(torch.zeros(1, 3, input_size, input_size, device=device))
     model.train(was_training)
     return counter.get_total_flops() // 2

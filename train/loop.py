@@ -131,7 +131,8 @@ class Trainer:
         teacher, number = self.teacher, self.recipe.views
         if teacher is None or number is None:
             return None
-        views = TrainViews(self.store, teacher.size, self.recipe.seed)
+        strength = self.recipe.phases[0].augmentation  # the same in all phases, with fixed views
+        views = TrainViews(self.store, teacher.size, self.recipe.seed, strength)
         folder = self.folder.path.parent / "targets"
         device = self.accelerator.device
         with self.accelerator.main_process_first(), self.accelerator.autocast():
@@ -177,7 +178,7 @@ class Trainer:
         if number > state.phase:
             state.begin_phase(number)
         model, ema, optimizer = self._build(phase, state)
-        views = TrainViews(self.store, phase.size, recipe.seed)
+        views = TrainViews(self.store, phase.size, recipe.seed, phase.augmentation)
         sampler = BalancedSampler(
             self.store.samples, recipe.seed, recipe.source_power, recipe.views
         )

@@ -23,7 +23,8 @@ class Phase:
     """Some epochs at one image size. Each phase starts from the averaged weights of the last.
 
     lr: peak learning rate of AdamW; warmup: epochs of linear warm-up before the cosine decay;
-    steps: steps in an epoch (None: as many as the training images fill).
+    steps: steps in an epoch (None: as many as the training images fill);
+    augmentation: strength of the random views, 0 (flips alone) to 1 (see `train.views`).
     """
 
     size: int
@@ -31,6 +32,7 @@ class Phase:
     lr: float
     warmup: float = 0.5
     steps: int | None = None
+    augmentation: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ def read_recipe(path: str | Path, **overrides) -> Recipe:
         raise RecipeError(f"{path}: the objective '{recipe.objective}' needs a teacher.")
     if recipe.teacher is not None and not objective.needs_teacher:
         raise RecipeError(f"{path}: the objective '{recipe.objective}' takes no teacher.")
+    if recipe.views and len({phase.augmentation for phase in recipe.phases}) > 1:
+        raise RecipeError(f"{path}: fixed views need the same augmentation in all phases.")
     if recipe.views and recipe.mixup:
         raise RecipeError(f"{path}: fixed views and mixup exclude each other; set mixup to 0.")
     return recipe

@@ -73,12 +73,20 @@ class RunState:
             self.best, self.best_epoch = row["val_macro_f1"], epoch
 
     def restore_optimizer(self, optimizer) -> None:
-        """Put the saved moments into a freshly built optimizer of the same model."""
+        """Put the saved moments into a freshly built optimizer of the same model.
+
+        The fused AdamW pairs weights and moments by their place in memory, so each moment is laid
+        out as its weight (channels-last, say), and not as the file holds it.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         current = optimizer.state_dict()
         current["state"] = {}
         for name, value in self.optimizer.items():
             index, slot = name.split(".", 1)
-            current["state"].setdefault(int(index), {})[slot] = value.clone()
+            weight = parameters[int(index)]
+            as_weight = value.shape == weight.shape
+            placed = torch.empty_like(weight).copy_(value) if as_weight else value.clone()
+            current["state"].setdefault(int(index), {})[slot] = placed
         optimizer.load_state_dict(current)
 
     def save(self, file: Path) -> None:

@@ -28,37 +28,42 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _cxr_views(size: int) -> Callable[[Tensor], Tensor]:
-    # Geometry, intensity, blur and compression: the cues that tell the sources apart. Stronger
-    # settings kept short runs from learning at all (training loss at chance after 300 steps).
+def _cxr_views(size: int, strength: float) -> Callable[[Tensor], Tensor]:
+    # Geometry, intensity, blur and compression: the cues that tell the sources apart.
+    k = strength
     return v2.Compose(
         [
-            v2.RandomResizedCrop(size, scale=(0.7, 1.0), ratio=(0.85, 1.18), antialias=True),
+            v2.RandomResizedCrop(
+                size, scale=(1 - 0.3 * k, 1), ratio=(1 - 0.15 * k, 1 + 0.18 * k), antialias=True
+            ),
             v2.RandomHorizontalFlip(0.5),
             v2.RandomApply(
                 [v2.RandomAffine(degrees=10, shear=4, interpolation=v2.InterpolationMode.BILINEAR)],
-                p=0.4,
+                p=0.4 * k,
             ),
-            v2.RandomEqualize(0.1),
-            v2.ColorJitter(brightness=0.2, contrast=0.3),
-            v2.RandomApply([v2.GaussianBlur(3, sigma=(0.2, 1.2))], p=0.2),
-            v2.RandomApply([v2.JPEG((40, 95))], p=0.2),
-            v2.RandomErasing(0.2, scale=(0.02, 0.15)),
+            v2.RandomEqualize(0.1 * k),
+            v2.ColorJitter(brightness=0.2 * k, contrast=0.3 * k),
+            v2.RandomApply([v2.GaussianBlur(3, sigma=(0.2, 1.2))], p=0.2 * k),
+            v2.RandomApply([v2.JPEG((40, 95))], p=0.2 * k),
+            v2.RandomErasing(0.2 * k, scale=(0.02, 0.15)),
         ]
     )
 
 
-def _histopathology_views(size: int) -> Callable[[Tensor], Tensor]:
+def _histopathology_views(size: int, strength: float) -> Callable[[Tensor], Tensor]:
     # A tile has no upright; stain varies between laboratories.
+    k = strength
     return v2.Compose(
         [
-            v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.8, 1.25), antialias=True),
+            v2.RandomResizedCrop(
+                size, scale=(1 - 0.5 * k, 1), ratio=(1 - 0.2 * k, 1 + 0.25 * k), antialias=True
+            ),
             v2.RandomHorizontalFlip(0.5),
             v2.RandomVerticalFlip(0.5),
             v2.RandomApply([v2.RandomRotation((90, 90))], p=0.5),
-            v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.4, hue=0.08),
-            v2.RandomApply([v2.GaussianBlur(3, sigma=(0.2, 1.5))], p=0.3),
-            v2.RandomErasing(0.25, scale=(0.02, 0.15)),
+            v2.ColorJitter(brightness=0.3 * k, contrast=0.3 * k, saturation=0.4 * k, hue=0.08 * k),
+            v2.RandomApply([v2.GaussianBlur(3, sigma=(0.2, 1.5))], p=0.3 * k),
+            v2.RandomErasing(0.25 * k, scale=(0.02, 0.15)),
         ]
     )
 
@@ -92,13 +97,13 @@ class PixelStore:
 class TrainViews(Dataset):
     """(index, view) -> (image (3, size, size) uint8, class index, index, view).
 
-    A pure function of its key. At another `size` a key gives the same view at that size, but for
+    strength: of the augmentation, 0 (flips alone) to 1. A pure function of its key. At another `size` a key gives the same view at that size, but for
     rounding, the reach of a blur and the place of an erased rectangle.
     """
 
-    def __init__(self, store: PixelStore, size: int, seed: int) -> None:
+    def __init__(self, store: PixelStore, size: int, seed: int, strength: float = 1.0) -> None:
         self.store, self.size, self.seed = store, size, seed
-        self.augment = AUGMENTATIONS[store.task.id](size)
+        self.augment = AUGMENTATIONS[store.task.id](size, strength)
         ids = store.task.class_ids
         self.labels = [ids.index(s.label) for s in store.samples]
 

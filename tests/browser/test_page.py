@@ -134,13 +134,45 @@ def test_both_answers_then_both_heatmaps(page):
         assert float(re.search(r"([\d.]+) ms", page.inner_text(f"{card} .latency"))[1]) > 0
         assert re.search(r"PyTorch .* \d+ thread", page.inner_text(f"{card} footer"))
     assert re.search(r"(Both say|They differ).*times as fast", page.inner_text("#verdict"))
-    # The answers stand before any heatmap does.
+    # The answers stand before any heatmap does, and the wait for those is shown.
     assert page.locator("#teacher-heatmap img").count() == 0
+    assert (
+        "of 1,152 channels"
+        in page.wait_for_selector("#student-progress progress >> ..").inner_text()
+    )
     for role in ("student", "teacher"):
         picture = page.wait_for_selector(f"#{role}-heatmap img", timeout=400_000)
         page.wait_for_function("e => e.complete && e.naturalWidth > 0", arg=picture)
         assert picture.evaluate("e => Math.max(e.naturalWidth, e.naturalHeight)") == 512
         assert f"Where the {role} saw" in page.inner_text(f"#{role}-heatmap")
+    if picture_file := os.environ.get("KD_SCREENSHOT"):  # how the README's picture is made
+        page.screenshot(path=picture_file, full_page=True)
+
+
+def test_a_new_image_ends_the_old_comparison(page):
+    upload(page, "film.png", encoded(chest_phantom(), "PNG"), "image/png")
+    page.click("#compare")
+    page.wait_for_selector("#teacher-card .card", timeout=120_000)
+    wide = chest_phantom(600, 300)
+    page.click("#image button[aria-label='Clear']") if page.locator(
+        "#image button[aria-label='Clear']"
+    ).count() else None
+    upload(page, "wide.png", encoded(wide, "PNG"), "image/png")
+    page.wait_for_selector("#message :text('600 × 300 px')", timeout=30_000)
+    page.wait_for_timeout(6_000)  # longer than the old comparison's next step would take
+    assert page.locator(".card").count() == 0
+    assert page.locator("#verdict .hint").count() == 1
+    assert page.locator("progress").count() == 0
+
+
+def test_the_last_of_two_quick_changes_of_evidence_wins(page):
+    upload(page, "film.png", encoded(chest_phantom(), "PNG"), "image/png")
+    for name in ("COVID-19", "Normal"):
+        page.click("#evidence input")
+        page.get_by_role("option", name=name, exact=True).click()
+        page.wait_for_timeout(1_500)
+    page.wait_for_selector("#student-heatmap img", timeout=400_000)
+    assert "Where the student saw “Normal”" in page.inner_text("#student-heatmap")
 
 
 @pytest.mark.parametrize(

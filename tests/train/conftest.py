@@ -79,7 +79,7 @@ def make_recipe():
 
     def make(*phases: Phase, **settings) -> Recipe:
         defaults = dict(
-            name="small", task="cxr", model="ofa_595", batch_size=8, mixup=0.0, ema_decay=0.9
+            name="small", task="cxr", model="ofa_595", batch_size=4, mixup=0.0, ema_decay=0.9
         )
         return Recipe(
             phases=phases or (Phase(size=32, epochs=2, lr=0.01),), **(defaults | settings)

@@ -122,6 +122,10 @@ MISTAKES = {
     "no teacher": (HYBRID, "the objective 'hybrid' needs a teacher"),
     "unknown teacher": (HYBRID | {"teacher": "vgg16"}, "no model 'vgg16'"),
     "useless teacher": ({"teacher": "vgg19"}, "the objective 'labels' takes no teacher"),
+    "views that change": (
+        {"views": 4, "mixup": 0.0, "phases": [*GOOD["phases"], GOOD["phases"][0] | {"augmentation": 0.5}]},
+        "fixed views need the same augmentation in all phases",
+    ),
     "views and mixup": ({"views": 4, "mixup": 0.2}, "exclude each other; set mixup to 0"),
 }  # fmt: skip
 

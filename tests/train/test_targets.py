@@ -106,7 +106,7 @@ def test_the_key_stays_for_the_same_views_anywhere(views, make_manifest):
 
 def changed_views(views: TrainViews, change: str, monkeypatch) -> TrainViews:
     samples, task = list(views.store.samples), views.store.task
-    size, seed = views.size, views.seed
+    size, seed, settings = views.size, views.seed, {}
     if change == "fewer images":
         samples = samples[:-1]
     elif change == "another order":
@@ -120,16 +120,18 @@ def changed_views(views: TrainViews, change: str, monkeypatch) -> TrainViews:
         seed += 1
     elif change == "size":
         size += 4
+    elif change == "strength":
+        settings = {"strength": 0.5}
     elif change == "augmentation":
-        flip = {"cxr": lambda size: v2.Compose([v2.Resize((size, size))])}
+        flip = {"cxr": lambda size, _: v2.Compose([v2.Resize((size, size))])}
         monkeypatch.setattr(train.views, "AUGMENTATIONS", flip)
-    return TrainViews(PixelStore(samples, task, 48), size, seed)
+    return TrainViews(PixelStore(samples, task, 48), size, seed, **settings)
 
 
 @pytest.mark.parametrize(
     "change",
     ["fewer images", "another order", "another name", "another file",
-     "seed", "size", "augmentation"],
+     "seed", "size", "strength", "augmentation"],
 )  # fmt: skip
 def test_the_key_changes_with_all_that_the_targets_depend_on(views, change, monkeypatch):
     before = targets_key(SHA, views)

@@ -15,7 +15,6 @@ from kdmodels.preprocess import squared
 from kdmodels.tasks import TASKS
 from train.datasets import Sample
 from train.views import (
-    AUGMENTATIONS,
     VIEWS_PER_EPOCH,
     BalancedSampler,
     EvalViews,
@@ -45,8 +44,9 @@ def make_samples(tmp_path):
 
 @pytest.fixture
 def make_views(make_samples):
-    def make(task_id: str = "cxr", size: int = 40, seed: int = 3) -> TrainViews:
-        return TrainViews(PixelStore(make_samples(task_id), TASKS[task_id], 128), size, seed)
+    def make(task_id: str = "cxr", size: int = 40, seed: int = 3, **settings) -> TrainViews:
+        store = PixelStore(make_samples(task_id), TASKS[task_id], 128)
+        return TrainViews(store, size, seed, **settings)
 
     return make
 
@@ -145,10 +145,21 @@ def test_a_key_gives_the_same_view_at_another_size(make_views, task_id):
 
 
 @pytest.mark.parametrize("task_id", TASK_IDS)
-def test_an_augmentation_is_described_without_memory_addresses(task_id):
+def test_an_augmentation_is_described_without_memory_addresses(make_views, task_id):
     # The description is part of the key under which teacher targets are kept.
-    assert " at 0x" not in repr(AUGMENTATIONS[task_id](64))
-    assert repr(AUGMENTATIONS[task_id](64)) != repr(AUGMENTATIONS[task_id](96))
+    views = [make_views(task_id), make_views(task_id, size=44), make_views(task_id, strength=0.5)]
+    descriptions = [repr(each.augment) for each in views]
+    assert not any(" at 0x" in text for text in descriptions)
+    assert len(set(descriptions)) == 3
+    assert repr(make_views(task_id).augment) == descriptions[0]
+
+
+def test_without_strength_a_view_is_the_image_or_its_mirror_image(make_views):
+    views = make_views(size=128, strength=0.0)
+    image = views.store[1].expand(3, -1, -1)
+    found = [views[1, view][0] for view in range(12)]
+    assert all(torch.equal(v, image) or torch.equal(v, image.flip(2)) for v in found)
+    assert len({v.numpy().tobytes() for v in found}) == 2
 
 
 # --- Pixels ----------------------------------------------------------------------------------

@@ -1,0 +1,196 @@
+"""`python -m train`: the real command, killed in the middle and told nonsense."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState, PartialState
+from safetensors.torch import load_file
+
+from kdmodels.tasks import TASKS
+from train.__main__ import main
+from train.recipes import FOLDER
+from train.runs import RunState
+
+REPOSITORY = Path(__file__).parents[2]
+RECIPE = {
+    "task": "cxr",
+    "model": "ofa_595",
+    "batch_size": 4,
+    "mixup": 0.2,
+    "phases": [{"size": 32, "epochs": 2, "lr": 0.001}, {"size": 40, "epochs": 2, "lr": 0.001}],
+}
+
+
+@pytest.fixture
+def write_recipe(tmp_path):
+    def write(**changes) -> Path:
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(RECIPE | changes), encoding="utf-8")
+        return path
+
+    return write
+
+
+# --- Killed and started again ----------------------------------------------------------------
+
+
+def start_training(data: Path, recipe: Path, run: Path) -> subprocess.Popen:
+    words = ["student", "--task", "cxr", "--data", data, "--recipe", recipe, "--run", run]
+    return subprocess.Popen(
+        [sys.executable, "-m", "train", *map(str, words), "--threads", "1"],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    return output
+
+
+def rows_of(run: Path) -> list[list[str]]:
+    """Rows of metrics.csv, its head first."""
+    return [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_run_resumes_to_the_same_bits(write_starter, write_recipe, tmp_path):
+    data, recipe = write_starter(tmp_path / "data", train=4), write_recipe()
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start_training(data, recipe, killed)
+    while not (killed / "state.safetensors").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    time.sleep(0.3)  # now in the second epoch
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    before = rows_of(killed)
+    state = RunState.load(killed / "state.safetensors")
+    assert 1 <= len(before) - 1 < 4 and not state.finished
+
+    finish(start_training(data, recipe, killed))
+    finish(start_training(data, recipe, whole))
+    for name in ("state.safetensors", "best.safetensors"):
+        resumed, wanted = load_file(killed / name), load_file(whole / name)
+        assert resumed.keys() == wanted.keys() and len(wanted) > 300
+        assert [k for k in wanted if not torch.equal(resumed[k], wanted[k])] == []
+    assert RunState.load(killed / "state.safetensors").finished
+    assert rows_of(killed)[1] == before[1]  # it did not begin anew: even the seconds are the same
+    assert [r[:-1] for r in rows_of(killed)] == [r[:-1] for r in rows_of(whole)]
+    assert [r[0] for r in rows_of(whole)] == ["epoch", "0", "1", "2", "3"]
+    assert "epoch 3 at 40 px" in (killed / "log.txt").read_text()
+
+
+# --- Mistakes --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mistake(capfd):
+    """Run a command that must end with exit code 2; return its one line on stderr."""
+
+    def run(*words) -> str:
+        assert main([str(word) for word in words]) == 2
+        _, err = capfd.readouterr()
+        assert err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
+        return err
+
+    return run
+
+
+def test_a_missing_data_folder_is_said(mistake, tmp_path):
+    line = mistake("data", "--task", "cxr", "--data", tmp_path / "nowhere")
+    assert f"The data folder {tmp_path / 'nowhere'} does not exist; name it with --data." in line
+
+
+def test_an_unknown_recipe_key_is_said(mistake, write_recipe, tmp_path):
+    recipe = write_recipe(batchsize=3)
+    line = mistake("student", "--task", "cxr", "--data", tmp_path, "--recipe", recipe)
+    assert "unknown key 'batchsize'; the nearest valid one is 'batch_size'" in line
+
+
+def test_bad_yaml_and_a_missing_recipe_are_said(mistake, tmp_path):
+    (tmp_path / "bad.yaml").write_text("phases: [")
+    start = ("student", "--task", "cxr", "--data", tmp_path, "--recipe")
+    assert "bad.yaml is not valid YAML" in mistake(*start, tmp_path / "bad.yaml")
+    assert "There is no recipe" in mistake(*start, tmp_path / "no.yaml")
+
+
+def test_a_run_folder_of_another_recipe_is_said(mistake, write_recipe, write_starter, tmp_path):
+    data = write_starter(tmp_path / "data", train=1, val=1, test=1)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.yaml").write_text("recipe: {}\n")
+    words = ("student", "--task", "cxr", "--data", data, "--recipe", write_recipe())
+    line = mistake(*words, "--run", tmp_path / "run")
+    assert "holds a run of another recipe, data set or teacher" in line
+    AcceleratorState._reset_state(True)
+    PartialState._reset_state()
+
+
+def test_a_folder_without_a_run_is_said(mistake, write_starter, tmp_path):
+    data = write_starter(tmp_path / "data", train=1, val=1, test=1)
+    line = mistake("store", "--task", "cxr", "--data", data, "--run", tmp_path / "run")
+    assert f"{tmp_path / 'run'} is no run folder with trained weights" in line
+
+
+@pytest.mark.parametrize(
+    "words", [["train"], ["data"], ["distill", "--task", "cxr"], ["teacher", "--task", "mri"]]
+)
+def test_a_wrong_command_line_shows_its_usage(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "usage: python -m train" in capsys.readouterr().err
+
+
+# --- The other commands ----------------------------------------------------------------------
+
+
+def test_data_counts_the_images(write_starter, tmp_path, capsys):
+    assert main(["data", "--task", "cxr", "--data", str(write_starter(tmp_path / "data"))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("starter-cxr@") and lines[0].endswith(": 30 images")
+    assert lines[1:] == [
+        "  train: covid 6, pneumonia 6, normal 6",
+        "  val: covid 2, pneumonia 2, normal 2",
+        "  test: covid 2, pneumonia 2, normal 2",
+    ]
+
+
+def test_the_data_folder_may_come_from_the_environment(
+    write_starter, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("KD_DATA", str(write_starter(tmp_path / "data")))
+    assert main(["data", "--task", "cxr"]) == 0
+    assert "30 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("words, stem", [
+    (["teacher", "--model", "vgg19"], "vgg19"),
+    (["student"], "ofa_595-labels"),
+    (["distill", "--teacher", "vgg19"], "ofa_595-from-vgg19"),
+])  # fmt: skip
+def test_a_command_takes_its_own_recipe(words, stem, task, monkeypatch):
+    import train.recipes
+
+    asked = []
+
+    def read_recipe(path, seed):
+        asked.append((path, seed))
+        raise train.recipes.RecipeError("far enough")
+
+    monkeypatch.setattr(train.recipes, "read_recipe", read_recipe)
+    assert main([*words, "--task", task, "--seed", "7"]) == 2
+    assert asked == [(FOLDER / f"{task}-{stem}.yaml", 7)]
