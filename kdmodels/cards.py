@@ -38,16 +38,16 @@ def progress(role: str, done: int, total: int) -> str:
     )
 
 
-_GMACS: dict[str, float] = {}
+_GMACS: dict[tuple[str, int], float] = {}
 
 
 def work(classifier: Classifier) -> float:
-    """GMAC of one forward pass, counted once for each model."""
-    name = classifier.spec.id
-    if name not in _GMACS:
+    """GMAC of one forward pass, counted once for each architecture and input size."""
+    key = (classifier.spec.id, classifier.spec.input_size)
+    if key not in _GMACS:
         with COMPUTE:
-            _GMACS[name] = count_macs(classifier.model, classifier.spec.input_size) / 1e9
-    return _GMACS[name]
+            _GMACS[key] = count_macs(classifier.model, classifier.spec.input_size) / 1e9
+    return _GMACS[key]
 
 
 def card(classifier: Classifier, prediction: Prediction) -> str:

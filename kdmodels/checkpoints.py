@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdmodels.tasks import get_task
-from kdmodels.zoo import StateDict, build_model, get_spec
+from kdmodels.zoo import ModelSpec, StateDict, build_model, get_spec
 
 # KD_WEIGHTS points the app and the training at another folder of weights, such as your own.
 WEIGHTS = Path(os.environ.get("KD_WEIGHTS") or Path(__file__).parent.parent / "weights")
@@ -100,6 +100,7 @@ class Checkpoint:
     teacher: id of the teacher it was distilled from; None for teachers and for the control.
     classes: class ids in logit order. bytes: file size. storage: see the module's text.
     recipe: recipe file in the repository. data: `Manifest.id` of the training data.
+    input_size: side in px of the images it was finished on; None: the model's own input size.
     metrics: test-split results, as `train.evaluate` writes them.
     """
 
@@ -115,7 +116,14 @@ class Checkpoint:
     data: str
     date: str
     seed: int = 0
+    input_size: int | None = None
     metrics: dict = field(default_factory=dict)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The row of its architecture, with the input size of these weights."""
+        spec = get_spec(self.model)
+        return replace(spec, input_size=self.input_size) if self.input_size else spec
 
     @property
     def name(self) -> str:
@@ -170,7 +178,8 @@ def _fill(checkpoint: Checkpoint, file: Path) -> nn.Module:
             f"{file} was trained for the classes {', '.join(checkpoint.classes)}, but the task "
             f"'{checkpoint.task}' has {', '.join(classes)}."
         )
-    model, state = build_model(checkpoint.model, len(classes)), read_state(file)
+    model = build_model(checkpoint.model, len(classes), checkpoint.input_size)
+    state = read_state(file)
     wanted = model.state_dict()
     wrong = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
     if wrong or len(state) != len(wanted):

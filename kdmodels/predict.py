@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdmodels.checkpoints import Checkpoint, Index
 from kdmodels.preprocess import to_input
 from kdmodels.tasks import Task, get_task
-from kdmodels.zoo import ModelSpec, count_parameters, get_spec
+from kdmodels.zoo import ModelSpec, count_parameters
 
 
 class FairLock:
@@ -102,7 +102,7 @@ class Classifier:
         model = index.load(checkpoint)
         if torch.cuda.is_available():
             model = model.cuda()
-        return cls(get_task(checkpoint.task), get_spec(checkpoint.model), checkpoint, model)
+        return cls(get_task(checkpoint.task), checkpoint.spec, checkpoint, model)
 
     @property
     def device(self) -> torch.device:

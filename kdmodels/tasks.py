@@ -21,10 +21,8 @@ class Task:
 
     id: str
     name: str
-    image_name: str
     classes: tuple[ClassInfo, ...]
     greyscale: bool
-    dataset: str
 
     @property
     def class_ids(self) -> tuple[str, ...]:
@@ -45,19 +43,16 @@ TASKS: dict[str, Task] = {
         Task(
             id="cxr",
             name="Chest X-ray",
-            image_name="frontal chest X-ray",
             classes=(
                 ClassInfo("covid", "COVID-19", "#D55E00"),
                 ClassInfo("pneumonia", "Non-COVID pneumonia", "#0072B2"),
                 ClassInfo("normal", "Normal", "#009E73"),
             ),
             greyscale=True,
-            dataset="COVID-QU-Ex",
         ),
         Task(
             id="histopathology",
             name="Histopathology",
-            image_name="H&E-stained histopathology tile",
             classes=(
                 ClassInfo("lung_n", "Lung, benign", "#009E73"),
                 ClassInfo("lung_aca", "Lung adenocarcinoma", "#D55E00"),
@@ -66,7 +61,6 @@ TASKS: dict[str, Task] = {
                 ClassInfo("colon_aca", "Colon adenocarcinoma", "#0072B2"),
             ),
             greyscale=False,
-            dataset="LC25000",
         ),
     )
 }

@@ -82,14 +82,16 @@ def default_data() -> Path:
 
 
 def load_teacher(recipe: "Recipe") -> "Teacher":
-    """The teacher of a recipe, from `weights/`: the very network that the app shows."""
+    """The teacher of a recipe, from `weights/`: the weights that the page shows, fed images of
+    `teacher_size` px, which may be fewer than on the page.
+    """
     from kdmodels.checkpoints import Index
-    from kdmodels.zoo import get_spec
     from train.loop import Teacher
 
-    index, spec = Index.read(), get_spec(recipe.teacher)
+    index = Index.read()
     row = index.find(recipe.task, recipe.teacher)
-    return Teacher(index.load(row), spec, row.sha256, recipe.teacher_size or spec.input_size)
+    size = recipe.teacher_size or row.spec.input_size
+    return Teacher(index.load(row), row.spec, row.sha256, size)
 
 
 def run_training(args: argparse.Namespace) -> None:
@@ -99,7 +101,7 @@ def run_training(args: argparse.Namespace) -> None:
 
     from train.datasets import open_manifest
     from train.loop import Trainer, choose_precision
-    from train.recipes import find_recipe, read_recipe
+    from train.recipes import RecipeError, find_recipe, read_recipe
     from train.runs import RunFolder
 
     if args.threads:
@@ -107,14 +109,22 @@ def run_training(args: argparse.Namespace) -> None:
     teacher_id = getattr(args, "teacher", None)
     path = args.recipe or find_recipe(args.task, args.model, "labels", teacher_id)
     recipe = read_recipe(path, seed=args.seed)
+    asked = (args.task, args.model, teacher_id)
+    if (recipe.task, recipe.model, recipe.teacher) != asked:
+        raise RecipeError(
+            f"{path} is for task {recipe.task}, model {recipe.model} and teacher {recipe.teacher}, "
+            f"not for {args.task}, {args.model} and {teacher_id} as the command says."
+        )
     manifest = open_manifest(recipe.task, args.data or default_data())
     teacher = load_teacher(recipe) if recipe.teacher else None
-    accelerator = Accelerator(mixed_precision=choose_precision(args.precision))
+    precision = choose_precision(args.precision)
+    accelerator = Accelerator(mixed_precision=precision)
     folder = RunFolder(
         args.run or Path("runs") / f"{recipe.name}-seed{recipe.seed}",
         recipe,
         manifest.id,
         teacher and teacher.sha256,
+        {"precision": precision, "compile": args.compile, "max_steps": args.max_steps},
     )
     handler = logging.FileHandler(folder.path / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -16,6 +16,7 @@ from train.views import EvalViews
 
 RESAMPLES = 2000
 LEVEL = 95  # % of the intervals
+MIN_WITHIN = 10  # images of a class in a source, to be compared within it
 
 
 def logits_of(
@@ -114,6 +115,7 @@ def summarise(logits: np.ndarray, samples: Sequence[Sample], task: Task) -> dict
         },
         "confusion": counts.tolist(),
         "sources": per_source(labels, predicted, samples, task),
+        "within": within_sources(labels, logits, samples),
     }
 
 
@@ -141,6 +143,35 @@ def per_source(
                 for i, name in enumerate(task.class_ids)
                 if (labels[mine] == i).any()
             },
+        }
+    return table
+
+
+def within_sources(labels: np.ndarray, logits: np.ndarray, samples: Sequence[Sample]) -> dict:
+    """Accuracy and macro-F1 among the classes of one source, where it holds several.
+
+    The network chooses between those classes alone. Only here can its answer not be read off the
+    source. Classes with fewer than 10 images in the source are left out.
+    """
+    sources = np.array([s.source for s in samples])
+    groups = np.array([s.group for s in samples])
+    table = {}
+    for source in sorted(set(sources)):
+        counts = np.bincount(labels[sources == source], minlength=logits.shape[1])
+        held = np.flatnonzero(counts >= MIN_WITHIN)
+        mine = (sources == source) & np.isin(labels, held)
+        if len(held) < 2:
+            continue
+        true = np.searchsorted(held, labels[mine])
+        chosen = logits[mine][:, held].argmax(1)
+        point = rates(confusion(true, chosen, len(held)))
+        drawn = rates(group_bootstrap(true, chosen, groups[mine], len(held)))
+        table[source] = {
+            "images": int(mine.sum()),
+            "classes": held.tolist(),
+            "majority": round(float(counts[held].max() / counts[held].sum()), 4),
+            "accuracy": _with_interval(point["accuracy"], drawn["accuracy"]),
+            "macro_f1": _with_interval(point["macro_f1"], drawn["macro_f1"]),
         }
     return table
 

@@ -118,10 +118,18 @@ def write_safetensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str
 
 
 class RunFolder:
-    """The files of one run. Raises `RecipeError` when the folder belongs to another recipe."""
+    """The files of one run. Raises `RecipeError` when the folder belongs to another run.
+
+    settings: what besides recipe, data and teacher changes the result (precision and the like).
+    """
 
     def __init__(
-        self, path: Path, recipe: Recipe, data_id: str, teacher_sha256: str | None = None
+        self,
+        path: Path,
+        recipe: Recipe,
+        data_id: str,
+        teacher_sha256: str | None = None,
+        settings: dict | None = None,
     ) -> None:
         self.path = Path(path)
         self.state_file = self.path / "state.safetensors"
@@ -131,6 +139,7 @@ class RunFolder:
             "recipe": to_dict(recipe),
             "data": data_id,
             "teacher_sha256": teacher_sha256,
+            "settings": settings or {},
         }
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / "run.yaml"
@@ -139,7 +148,7 @@ class RunFolder:
             file.write_text(identity, encoding="utf-8")
         elif file.read_text(encoding="utf-8") != identity:
             raise RecipeError(
-                f"{self.path} holds a run of another recipe, data set or teacher; "
+                f"{self.path} holds a run of another recipe, data set, teacher or precision; "
                 "name a new folder with --run, or delete it."
             )
 

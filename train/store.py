@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from kdmodels.checkpoints import WEIGHTS, Checkpoint, Index
@@ -17,6 +18,7 @@ from kdmodels.zoo import build_model, get_spec
 from train.datasets import DataError, Manifest
 from train.evaluate import compare, logits_of, summarise
 from train.floors import measure_floors
+from train.recipes import FOLDER, read_recipe, to_dict
 
 log = logging.getLogger("train")
 
@@ -43,6 +45,7 @@ def store_run(run: Path, manifest: Manifest, storage: str | None = None) -> Chec
     recipe = identity["recipe"]
     if identity["data"] != manifest.id:
         raise StoreError(f"{run} was trained on {identity['data']}, not on {manifest.id}.")
+    _check_run(run, recipe)
     task, spec = get_task(recipe["task"]), get_spec(recipe["model"])
     row = Checkpoint(
         task=task.id,
@@ -57,16 +60,17 @@ def store_run(run: Path, manifest: Manifest, storage: str | None = None) -> Chec
         data=manifest.id,
         date=datetime.date.today().isoformat(),
         seed=recipe["seed"],
+        input_size=recipe["phases"][-1]["size"],
     )
     with tempfile.TemporaryDirectory() as folder:  # what is refused must not reach `weights/`
         trial = Index(Path(folder))
         row = trial.store(row, state)
         if row.bytes > MAX_BYTES:
             raise StoreError(f"{row.file} has {row.bytes:,} bytes, more than {MAX_BYTES:,}.")
-        model = build_model(spec.id, task.num_classes)
+        model = build_model(row.model, task.num_classes, row.input_size)
         model.load_state_dict(state)
         samples = manifest.split("test")
-        as_trained = logits_of(Classifier(task, spec, row, model.eval()), samples)
+        as_trained = logits_of(Classifier(task, row.spec, row, model.eval()), samples)
         as_stored = logits_of(Classifier.load(trial, row), samples)
     labels = np.array([task.class_ids.index(s.label) for s in samples])
     before, after = ((x.argmax(1) == labels).mean() for x in (as_trained, as_stored))
@@ -75,6 +79,35 @@ def store_run(run: Path, manifest: Manifest, storage: str | None = None) -> Chec
         raise StoreError(f"Storing {row.file} as {row.storage} moves the accuracy too much.")
     index = Index.read() if (WEIGHTS / "index.json").exists() else Index(WEIGHTS)
     return index.store(row, state)
+
+
+def _check_run(run: Path, recipe: dict) -> None:
+    """Raise `StoreError` unless the run is finished and its recipe is the one in the repository."""
+    file = FOLDER / f"{recipe['name']}.yaml"
+    known = file.exists() and to_dict(read_recipe(file, seed=recipe["seed"]))
+    if json.loads(json.dumps(known)) != recipe:
+        raise StoreError(f"{run} was not made by {file} as it stands, so nobody could repeat it.")
+    with safe_open(run / "state.safetensors", framework="pt") as state:
+        if not json.loads(state.metadata()["position"])["finished"]:
+            raise StoreError(f"{run} is not finished; start its command again to go on.")
+
+
+def differences(
+    stored: object, found: object, tolerance: float = 0.003, name: str = ""
+) -> list[str]:
+    """Names of the values that differ: numbers by more than `tolerance`, all else at all.
+
+    The tolerance covers what another processor or number of threads does to the last digits.
+    """
+    if isinstance(stored, dict) and isinstance(found, dict) and stored.keys() == found.keys():
+        pairs = [(stored[k], found[k], f"{name}.{k}") for k in stored]
+    elif isinstance(stored, list) and isinstance(found, list) and len(stored) == len(found):
+        pairs = [(a, b, f"{name}[{i}]") for i, (a, b) in enumerate(zip(stored, found, strict=True))]
+    elif isinstance(stored, float) and isinstance(found, float):
+        return [name.strip(".")] if abs(stored - found) > tolerance else []
+    else:
+        return [] if stored == found else [name.strip(".")]
+    return [d for a, b, path in pairs for d in differences(a, b, tolerance, path)]
 
 
 def evaluate_task(manifest: Manifest, split: str, write: bool) -> None:
@@ -98,8 +131,8 @@ def evaluate_task(manifest: Manifest, split: str, write: bool) -> None:
         metrics = summarise(logits[row.file], samples, task)
         _report(row, metrics, split)
         if split == "test" and not write:
-            same = metrics == row.metrics
-            log.info("  %s the index.", "equals" if same else "DIFFERS from")
+            other = differences(row.metrics, metrics)
+            log.info("  %s", f"DIFFERS from the index: {other}" if other else "equals the index.")
         updated.append(Checkpoint(**{**row.__dict__, "metrics": metrics}))
     if not write:
         return
@@ -116,7 +149,7 @@ def evaluate_task(manifest: Manifest, split: str, write: bool) -> None:
             for control in rows
             if get_spec(control.model).role == "student" and control.teacher is None
             for row in rows
-            if row.model == control.model and row.teacher
+            if row.teacher and (row.model, row.seed) == (control.model, control.seed)
         },
     }
     results_file().write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

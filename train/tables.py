@@ -29,9 +29,10 @@ def _head(*cells: str) -> list[str]:
 
 
 def _size(row: Checkpoint) -> str:
-    model = build_model(row.model, len(row.classes))
-    spec = get_spec(row.model)
-    return f"{count_parameters(model) / 1e6:.1f} M / {count_macs(model, spec.input_size) / 1e9:.2f}"
+    size = row.spec.input_size
+    model = build_model(row.model, len(row.classes), size)
+    work = count_macs(model, size) / 1e9
+    return f"{count_parameters(model) / 1e6:.1f} M / {work:.2f} at {size} px"
 
 
 def summary(index: Index, results: dict) -> str:
@@ -98,7 +99,8 @@ def _distillation(results: dict) -> list[str]:
             )
         lines += [
             f"Distillation from {get_spec(teacher).paper_name} changes the student's "
-            f"{' and its '.join(parts)}, against the same recipe and seed on labels only.",
+            f"{' and its '.join(parts)}, against the same recipe on labels only (one seed each; the "
+            "interval covers the choice of test images, not the chance of training).",
             "",
         ]
     return lines
@@ -148,6 +150,19 @@ def _details_of(row: Checkpoint, task: Task) -> list[str]:
             for i in task.class_ids
         ]
         lines.append(_row(source, part["images"], f"{100 * part['accuracy']:.1f}", *cells))
+    if m.get("within"):
+        lines += ["", *_head("within one source", "images", "majority", "accuracy", "macro-F1")]
+    for source, part in m.get("within", {}).items():
+        names = " or ".join(task.class_names[i] for i in part["classes"])
+        lines.append(
+            _row(
+                f"{source}: {names}",
+                part["images"],
+                f"{100 * part['majority']:.1f}",
+                _with_interval(part["accuracy"]),
+                _with_interval(part["macro_f1"]),
+            )
+        )
     return [*lines, ""]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import close_session, constants
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -27,6 +28,7 @@ from kdmodels.checkpoints import (
     sha256_of,
     verify,
 )
+from kdmodels.predict import Classifier
 from kdmodels.tasks import TASKS
 from kdmodels.zoo import MODELS, TEACHERS, build_model
 
@@ -618,3 +620,14 @@ def test_a_download_that_breaks_off_is_told(pinned, row, use_hub, monkeypatch):
 def test_an_unfinished_index_names_no_hub(tiny_index):
     content = json.loads((tiny_index.folder / "index.json").read_text())
     assert content["format"] == 1 and content["hub"] == {"repo": None, "revision": None}
+
+
+def test_a_checkpoint_may_name_the_input_size_it_was_finished_on(tiny_index, new_row):
+    row = new_row("cxr", "ofa_595")
+    assert row.spec.input_size == 32  # the tiny model's own
+    state = tiny_index.load(tiny_index.find("cxr", "ofa_595")).state_dict()
+    stored = tiny_index.store(replace(row, input_size=48), state)
+    again = Index.read(tiny_index.folder)
+    classifier = Classifier.load(again, again.find("cxr", "ofa_595"))
+    assert stored.spec.input_size == classifier.spec.input_size == 48
+    assert classifier.prepare(Image.new("RGB", (99, 60))).shape == (1, 3, 48, 48)

@@ -15,9 +15,9 @@ from kdmodels.checkpoints import CheckpointError, Index, sha256_of
 from kdmodels.zoo import build_model
 from train.datasets import DataError
 from train.evaluate import summarise
-from train.recipes import Phase
-from train.runs import RunFolder, write_safetensors
-from train.store import StoreError, evaluate_task, read_results, store_run
+from train.recipes import Phase, to_dict
+from train.runs import RunFolder, RunState, write_safetensors
+from train.store import StoreError, differences, evaluate_task, read_results, store_run
 
 FLOORS = [{"name": "majority class", "accuracy": 0.3333, "macro_f1": 0.1667}]
 
@@ -38,10 +38,17 @@ def manifest(make_manifest):
 
 
 @pytest.fixture
-def finish_run(make_recipe, manifest, tmp_path):
+def recipes(tmp_path, monkeypatch):
+    folder = tmp_path / "recipes"
+    monkeypatch.setattr(train.store, "FOLDER", folder)
+    return folder
+
+
+@pytest.fixture
+def finish_run(make_recipe, manifest, tmp_path, recipes):
     """Make the folder of a finished run, with weights as the network is built."""
 
-    def finish(model="ofa_595", teacher=None, change=0.0, data=manifest.id, seed=0):
+    def finish(model="ofa_595", teacher=None, change=0.0, data=manifest.id, seed=0, finished=True):
         name = f"cxr-{model}" + (f"-from-{teacher}" if teacher else "")
         objective = "hybrid" if teacher else "labels"
         recipe = make_recipe(
@@ -53,6 +60,11 @@ def finish_run(make_recipe, manifest, tmp_path):
         state["head.weight"] = state["head.weight"] + change
         state["head.weight"][0] -= 2 * change
         write_safetensors(state, folder.best_file, {})
+        folder.save_state(RunState(finished=finished))
+        recipes.mkdir(exist_ok=True)
+        (recipes / f"{name}.yaml").write_text(
+            yaml.safe_dump(json.loads(json.dumps(to_dict(recipe))))
+        )
         return folder.path
 
     return finish
@@ -227,3 +239,26 @@ def test_a_run_folder_names_its_recipe(finish_run):
     identity = yaml.safe_load((finish_run() / "run.yaml").read_text())
     assert set(identity) == {"recipe", "data", "teacher_sha256"}
     assert identity["recipe"]["name"] == "cxr-ofa_595"
+
+
+def test_an_unfinished_run_is_refused(finish_run, manifest):
+    with pytest.raises(StoreError, match="is not finished"):
+        store_run(finish_run(finished=False), manifest)
+
+
+def test_a_run_of_a_recipe_that_has_changed_is_refused(finish_run, manifest, recipes):
+    run = finish_run()
+    file = recipes / "cxr-ofa_595.yaml"
+    file.write_text(file.read_text().replace("seed: 0", "seed: 0\nbatch_size: 5"))
+    with pytest.raises(StoreError, match="as it stands"):
+        store_run(run, manifest)
+    file.unlink()
+    with pytest.raises(StoreError, match="as it stands"):
+        store_run(run, manifest)
+
+
+def test_differences_name_what_moved_beyond_rounding():
+    stored = {"a": 0.5, "b": {"c": [1.0, 2.0]}, "n": 3}
+    assert differences(stored, {"a": 0.502, "b": {"c": [1.0, 2.0]}, "n": 3}) == []
+    assert differences(stored, {"a": 0.51, "b": {"c": [1.0, 2.2]}, "n": 4}) == ["a", "b.c[1]", "n"]
+    assert differences(stored, {"a": 0.5}) == [""]
