@@ -25,6 +25,7 @@ from train.evaluate import (
     per_source,
     rates,
     summarise,
+    within_sources,
 )
 
 CXR = TASKS["cxr"]
@@ -267,3 +268,21 @@ def test_logits_are_the_apps_own(make_classifier, make_manifest, task):
         with torch.no_grad():
             own = classifier.model(classifier.prepare(read_image(sample.path).pixels))[0]
         assert row == pytest.approx(own.numpy(), abs=1e-5)
+
+
+def test_within_a_source_only_its_own_classes_compete():
+    # "mixed" holds classes 0 and 1, ten each; "single" holds class 2 alone.
+    labels = np.array([0] * 10 + [1] * 10 + [2] * 10)
+    sources = ["mixed"] * 20 + ["single"] * 10
+    logits = np.zeros((30, 3))
+    logits[:, 2] = 9.0  # the best class overall, but not one of "mixed"
+    logits[:8, 0] = 1.0  # 8 of 10 right
+    logits[8:20, 1] = 1.0  # 2 wrong, 10 right
+    table = within_sources(labels, logits, samples_of(labels, sources=sources))
+    assert list(table) == ["mixed"]
+    assert table["mixed"]["classes"] == [0, 1]
+    assert table["mixed"]["images"] == 20
+    assert table["mixed"]["majority"] == 0.5
+    assert table["mixed"]["accuracy"]["value"] == pytest.approx(18 / 20)
+    low, high = table["mixed"]["accuracy"]["ci95"]
+    assert low < 0.9 < high <= 1

@@ -237,7 +237,7 @@ def test_evaluation_without_weights_says_so(manifest):
 
 def test_a_run_folder_names_its_recipe(finish_run):
     identity = yaml.safe_load((finish_run() / "run.yaml").read_text())
-    assert set(identity) == {"recipe", "data", "teacher_sha256"}
+    assert set(identity) == {"recipe", "data", "teacher_sha256", "settings"}
     assert identity["recipe"]["name"] == "cxr-ofa_595"
 
 
