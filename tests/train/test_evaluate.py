@@ -191,7 +191,7 @@ def test_a_summary_is_json_and_has_the_documented_numbers():
     metrics = summarise(logits, samples_of(labels, groups, sources), CXR)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert set(metrics) == {"images", "groups", "accuracy", "macro_f1", "auroc", "ece", "nll",
-                            "classes", "confusion", "sources"}  # fmt: skip
+                            "classes", "confusion", "sources", "within"}  # fmt: skip
     assert (metrics["images"], metrics["groups"]) == (200, 100)
     assert tuple(metrics["classes"]) == CXR.class_ids
     assert metrics["confusion"] == confusion_matrix(labels, predicted).tolist()

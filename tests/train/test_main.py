@@ -133,7 +133,7 @@ def test_a_run_folder_of_another_recipe_is_said(mistake, write_recipe, write_sta
     (tmp_path / "run" / "run.yaml").write_text("recipe: {}\n")
     words = ("student", "--task", "cxr", "--data", data, "--recipe", write_recipe())
     line = mistake(*words, "--run", tmp_path / "run")
-    assert "holds a run of another recipe, data set or teacher" in line
+    assert "holds a run of another recipe, data set, teacher or precision" in line
     AcceleratorState._reset_state(True)
     PartialState._reset_state()
 

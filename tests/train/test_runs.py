@@ -184,7 +184,7 @@ def test_a_folder_is_opened_again_by_the_same_run(folder, make_recipe):
     ],
 )
 def test_a_folder_of_another_run_is_refused(folder, make_recipe, settings, data, teacher):
-    sentence = "holds a run of another recipe, data set or teacher; name a new folder with --run"
+    sentence = "holds a run of another recipe, data set, teacher or precision; name a new folder with --run"
     with pytest.raises(RecipeError, match=sentence) as caught:
         RunFolder(folder.path, make_recipe(**settings), data, teacher)
     assert str(folder.path) in str(caught.value) and "\n" not in str(caught.value)

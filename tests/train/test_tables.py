@@ -84,7 +84,7 @@ def test_the_summary_shows_every_checkpoint_with_its_own_numbers(index, results)
         assert len(links) == 1
         found = cells(links[0])
         m, model = row.metrics, build_model(row.model, len(row.classes))
-        size = f"{count_parameters(model) / 1e6:.1f} M / {count_macs(model, 32) / 1e9:.2f}"
+        size = f"{count_parameters(model) / 1e6:.1f} M / {count_macs(model, 32) / 1e9:.2f} at 32 px"
         assert found == [
             f"[{row.name}]({row.recipe})", size, shown(m["accuracy"]), shown(m["macro_f1"]),
             *[shown(m["classes"][i]["sensitivity"]) for i in TASKS[row.task].class_ids],
