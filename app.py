@@ -163,7 +163,7 @@ def _heatmap(
 
 def _compare(path: str, task: str, teacher: str, evidence: str, turn) -> Iterator[Results]:
     checked, classifiers, predictions = _read(path), _pair(task, teacher), []
-    yield _cleared(message=cards.facts(checked))
+    yield _cleared()  # what was said of the file at its upload stays
     for classifier in classifiers:
         predictions.append(predict(classifier, checked.pixels))
         shown = {f"{classifier.spec.role}_card": cards.card(classifier, predictions[-1])}
