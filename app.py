@@ -190,7 +190,7 @@ def compare(
     try:
         yield from _compare(path, task, teacher, evidence, turn)
     except Superseded:
-        return
+        yield Results()  # gradio sends the last yield once more at the end: let it change nothing
     except (ImageError, CheckpointError) as error:
         yield _cleared(message=cards.message("error", str(error)))
 

@@ -32,8 +32,8 @@ log = logging.getLogger("train")
 def choose_precision(wanted: str) -> str:
     """Map `auto`, `float32` or `bf16` to Accelerate's `mixed_precision`.
 
-    bf16 pays on CUDA and on CPUs with AMX tiles; on an AVX-512 CPU without AMX, float32 was
-    measured 1.4 (Visformer-S) to 2.2 times (VGG19) faster in training.
+    bf16 pays on CUDA and on CPUs with AMX tiles; on an AVX-512 CPU without AMX, float32 was the
+    faster one in training for VGG19, Visformer-S, AutoFormerV2-T and OFA-595.
     """
     if wanted == "auto":
         fast = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
@@ -93,8 +93,8 @@ class Trainer:
     """Runs a recipe on a manifest into a run folder; `fit` resumes where the folder left off.
 
     max_steps: stop each epoch after that many steps (for smoke tests); None runs it whole.
-    compiled: run the network through torch.compile (on CPU: 1.7 times faster for OFA-595, after a
-        compilation of minutes for each image size; the same results to rounding).
+    compiled: run the network through torch.compile (on a CPU it pays for OFA-595, after minutes
+        of compilation for each image size; dropout then draws other masks).
     """
 
     def __init__(
