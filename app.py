@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -27,9 +28,10 @@ from PIL import Image
 
 from kdmodels import cards, scorecam
 from kdmodels.checkpoints import CheckpointError, Index
+from kdmodels.engine import EngineError
 from kdmodels.figures import overlay
 from kdmodels.images import MAX_BYTES, CheckedImage, ImageError, read_image
-from kdmodels.predict import Classifier, predict
+from kdmodels.predict import Classifier, on_equal_terms, predict, warm_up
 from kdmodels.tasks import TASKS, Task, get_task
 from kdmodels.turns import Superseded, Turns
 from kdmodels.zoo import STUDENTS, get_spec
@@ -50,22 +52,21 @@ _LOADING = threading.Lock()
 
 
 @cache
-def _loaded(task: str, model: str, teacher: str | None) -> Classifier:
-    return Classifier.load(INDEX, INDEX.find(task, model, teacher))
+def _opened(task: str, teacher: str) -> list[Classifier]:
+    rows = INDEX.find(task, teacher), INDEX.find(task, STUDENT, teacher)
+    return on_equal_terms(*(Classifier.load(INDEX, row) for row in rows))
 
 
-def _pair(task: str, teacher: str) -> tuple[Classifier, Classifier]:
-    """Teacher and student, each loaded once however many tabs ask at the same time."""
+def _pair(task: str, teacher: str) -> list[Classifier]:
+    """Teacher and student, opened once however many tabs ask at the same time."""
     with _LOADING:
-        return _loaded(task, teacher, None), _loaded(task, STUDENT, teacher)
+        return _opened(task, teacher)
 
 
-def warm_up() -> None:
-    """Load the default pair and run it once, while the page loads."""
+def warm_up_first() -> None:
+    """Open the default pair and run it once, while the page loads."""
     task = OFFERED[0].id
-    for classifier in _pair(task, INDEX.teachers(task)[0]):
-        predict(classifier, Image.new("RGB", (64, 64)))
-        cards.work(classifier)
+    warm_up(*_pair(task, INDEX.teachers(task)[0]))
 
 
 # --- What happens ----------------------------------------------------------------------------
@@ -162,11 +163,15 @@ def _heatmap(
 
 
 def _compare(path: str, task: str, teacher: str, evidence: str, turn) -> Iterator[Results]:
-    checked, classifiers, predictions = _read(path), _pair(task, teacher), []
+    started = time.perf_counter()
+    checked = _read(path)
+    decode_ms = (time.perf_counter() - started) * 1000
+    classifiers, predictions = _pair(task, teacher), []
     yield _cleared()  # what was said of the file at its upload stays
     for classifier in classifiers:
-        predictions.append(predict(classifier, checked.pixels))
-        shown = {f"{classifier.spec.role}_card": cards.card(classifier, predictions[-1])}
+        predictions.append(predict(classifier, checked.pixels, lambda: TURNS.check(turn)))
+        card = cards.card(classifier, predictions[-1], decode_ms)
+        shown = {f"{classifier.spec.role}_card": card}
         TURNS.check(turn)
         yield Results(**shown)
     sentence = html.escape(cards.verdict(get_task(task), *predictions))
@@ -191,7 +196,7 @@ def compare(
         yield from _compare(path, task, teacher, evidence, turn)
     except Superseded:
         yield Results()  # gradio sends the last yield once more at the end: let it change nothing
-    except (ImageError, CheckpointError) as error:
+    except (ImageError, CheckpointError, EngineError) as error:
         yield _cleared(message=cards.message("error", str(error)))
 
 
@@ -334,7 +339,7 @@ def main() -> None:
     if not OFFERED:
         raise SystemExit(f"{INDEX.folder} holds no teacher with its student; restore weights/.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the uploads are removed
-    threading.Thread(target=warm_up, daemon=True).start()
+    threading.Thread(target=warm_up_first, daemon=True).start()
     build().queue(max_size=64).launch(
         server_name="0.0.0.0" if ON_SPACE else None,
         inbrowser=not ON_SPACE and "KD_NO_BROWSER" not in os.environ,

@@ -6,9 +6,8 @@ The only module of this package that knows HTML; `app.py` places what it returns
 import html
 
 from kdmodels.images import CheckedImage
-from kdmodels.predict import COMPUTE, Classifier, Prediction
+from kdmodels.predict import Classifier, Prediction
 from kdmodels.tasks import Task
-from kdmodels.zoo import count_macs
 
 
 def message(kind: str, text: str) -> str:
@@ -38,27 +37,28 @@ def progress(role: str, done: int, total: int) -> str:
     )
 
 
-_GMACS: dict[tuple[str, int], float] = {}
+def calibration(classifier: Classifier) -> str:
+    """How far the percentages may be taken at their word, in a few words."""
+    temperature = classifier.checkpoint.temperature
+    if temperature == 1:
+        return "percentages as the network gives them"
+    return f"percentages calibrated on validation images (temperature {temperature:.2f})"
 
 
-def work(classifier: Classifier) -> float:
-    """GMAC of one forward pass, counted once for each architecture and input size."""
-    key = (classifier.spec.id, classifier.spec.input_size)
-    if key not in _GMACS:
-        with COMPUTE:
-            _GMACS[key] = count_macs(classifier.model, classifier.spec.input_size) / 1e9
-    return _GMACS[key]
+def card(classifier: Classifier, prediction: Prediction, decode_ms: float | None = None) -> str:
+    """HTML of one model's answer: probabilities, time and size, and what ran where.
 
-
-def card(classifier: Classifier, prediction: Prediction) -> str:
-    """HTML of one model's answer: probabilities, time and size."""
-    task, latency = classifier.task, prediction.latency
+    decode_ms: time to read and check the uploaded file, in milliseconds, where it is known.
+    """
+    task, latency, size = classifier.task, prediction.latency, classifier.size
     bars = "".join(
         _bar(info.name, info.colour, share, i == prediction.index)
         for i, (info, share) in enumerate(zip(task.classes, prediction.probabilities, strict=True))
     )
     answer = task.classes[prediction.index].name
     threads = f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
+    note = f'<p class="note">{html.escape(latency.note)}</p>' if latency.note else ""
+    decoding = "" if decode_ms is None else f" {decode_ms:.0f} ms"
     return f"""
 <section class="card" aria-label="{classifier.spec.role} {classifier.spec.paper_name}">
 <header><span class="role">{classifier.spec.role}</span>
@@ -68,12 +68,12 @@ def card(classifier: Classifier, prediction: Prediction) -> str:
 <dl>
 <div class="latency"><dt>Time for one image</dt><dd><b>{latency.median_ms:.1f} ms</b>
 <small>median of {latency.runs}; quartiles {latency.q1_ms:.1f} to {latency.q3_ms:.1f}</small></dd></div>
-<div><dt>Parameters</dt><dd>{classifier.parameters / 1e6:.1f} M</dd></div>
-<div><dt>Work</dt><dd>{work(classifier):.2f} GMAC</dd></div>
+<div><dt>Parameters</dt><dd>{size.parameters / 1e6:.1f} M</dd></div>
+<div><dt>Work</dt><dd>{size.macs / 1e9:.2f} GMAC</dd></div>
 <div><dt>File</dt><dd>{classifier.checkpoint.bytes / 1e6:.1f} MB</dd></div>
 </dl>
 <footer>{html.escape(latency.engine)}, {threads}; {classifier.spec.input_size} px input;
-decoding not counted, preprocessing {prediction.preprocess_ms:.0f} ms</footer>
+not counted: decoding{decoding}, preprocessing {prediction.preprocess_ms:.0f} ms; {calibration(classifier)}{note}</footer>
 </section>"""
 
 
@@ -90,4 +90,6 @@ def verdict(task: Task, teacher: Prediction, student: Prediction) -> str:
         )
     ratio = teacher.latency.median_ms / student.latency.median_ms
     faster, slower = ("student", ratio) if ratio >= 1 else ("teacher", 1 / ratio)
-    return f"{says} The {faster} was {slower:.1f} times as fast here ({student.latency.engine})."
+    engines = dict.fromkeys((teacher.latency.engine, student.latency.engine))  # one, as a rule
+    where = " against ".join(engines)
+    return f"{says} The {faster} was {slower:.1f} times as fast here ({where})."

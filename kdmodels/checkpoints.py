@@ -2,89 +2,32 @@
 
 `weights/index.json` lists every checkpoint with its sha256. A file is taken from `weights/` if it
 is there, otherwise from the Hub at the revision that the index pins; the hash is checked each time.
-
-Storage types (the shipped files are small enough for a git repository):
-
-- `float32`: as trained.
-- `float16`: tensors of two or more dimensions as float16; vectors (biases, norms) stay float32.
-- `int8`: tensors of two or more dimensions as int8 with one float32 scale per output channel
-  (dimension 0), w ~ q * scale with scale = max|w| / 127, under `<name>.int8_scale`; vectors stay
-  float32. This is symmetric per-channel weight quantisation (Krishnamoorthi, arXiv 1806.08342,
-  section 3.1.2); weights are expanded to float32 at loading, so all arithmetic stays in float.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
+from kdmodels.codecs import decode, encode
 from kdmodels.tasks import get_task
 from kdmodels.zoo import ModelSpec, StateDict, build_model, get_spec
 
 # KD_WEIGHTS points the app and the training at another folder of weights, such as your own.
 WEIGHTS = Path(os.environ.get("KD_WEIGHTS") or Path(__file__).parent.parent / "weights")
-_SCALE = ".int8_scale"
 _PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
+_STRANGE_CONTENTS = (RuntimeError, KeyError, TypeError, IndexError)  # what `decode` trips over
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 class CheckpointError(Exception):
     """A checkpoint that is missing or must not be used; the message names the file and the cause."""
-
-
-def _is_matrix(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.ndim >= 2
-
-
-def _encode_float16(state: StateDict) -> StateDict:
-    return {k: v.half() if _is_matrix(v) else v for k, v in state.items()}
-
-
-def _encode_int8(state: StateDict) -> StateDict:
-    encoded: StateDict = {}
-    for name, tensor in state.items():
-        if not _is_matrix(tensor):
-            encoded[name] = tensor
-            continue
-        flat = tensor.float().flatten(1)
-        scale = flat.abs().amax(dim=1) / 127
-        scale[scale == 0] = 1.0
-        encoded[name] = (flat / scale[:, None]).round().to(torch.int8).view(tensor.shape)
-        encoded[name + _SCALE] = scale
-    return encoded
-
-
-ENCODERS: dict[str, Callable[[StateDict], StateDict]] = {
-    "float32": dict,
-    "float16": _encode_float16,
-    "int8": _encode_int8,
-}
-
-
-def encode(state: StateDict, storage: str) -> StateDict:
-    """Encode a state dict for storage as `float32`, `float16` or `int8` (see the module's text)."""
-    return {k: v.contiguous() for k, v in ENCODERS[storage](state).items()}
-
-
-def decode(stored: StateDict) -> StateDict:
-    """Undo `encode`, whichever storage it was: every floating tensor comes back as float32."""
-    state: StateDict = {}
-    for name, tensor in stored.items():
-        if name.endswith(_SCALE):
-            continue
-        if name + _SCALE in stored:
-            scale = stored[name + _SCALE].view(-1, *[1] * (tensor.ndim - 1))
-            state[name] = tensor.float() * scale
-        else:
-            state[name] = tensor.float() if tensor.is_floating_point() else tensor
-    return state
 
 
 def sha256_of(file: Path) -> str:
@@ -97,10 +40,12 @@ def sha256_of(file: Path) -> str:
 class Checkpoint:
     """One row of the index.
 
-    teacher: id of the teacher it was distilled from; None for teachers and for the control.
-    classes: class ids in logit order. bytes: file size. storage: see the module's text.
+    teacher: id of the teacher it was distilled from (several joined by "+"); None for teachers and
+        for the control. variant: name of the objective, where it is not the usual one.
+    classes: class ids in logit order. bytes: file size. storage: see `kdmodels.codecs`.
     recipe: recipe file in the repository. data: `Manifest.id` of the training data.
     input_size: side in px of the images it was finished on; None: the model's own input size.
+    temperature: what the logits are divided by before the softmax (`train.calibration`).
     metrics: test-split results, as `train.evaluate` writes them.
     """
 
@@ -117,6 +62,8 @@ class Checkpoint:
     date: str
     seed: int = 0
     input_size: int | None = None
+    variant: str = ""
+    temperature: float = 1.0
     metrics: dict = field(default_factory=dict)
 
     @property
@@ -131,8 +78,24 @@ class Checkpoint:
         paper_name = get_spec(self.model).paper_name
         if get_spec(self.model).role == "teacher":
             return paper_name
-        origin = f"from {get_spec(self.teacher).paper_name}" if self.teacher else "labels only"
-        return f"{paper_name} ({origin})"
+        if self.teacher is None:
+            origin = "labels only"
+        elif "+" in self.teacher:
+            origin = f"from {self.teacher.count('+') + 1} teachers"
+        else:
+            origin = f"from {get_spec(self.teacher).paper_name}"
+        return f"{paper_name} ({origin}{', ' + self.variant if self.variant else ''})"
+
+    @property
+    def stem(self) -> str:
+        """File name without suffix: `<task>-<model>`, for students with `-labels` or `-from-...`."""
+        if get_spec(self.model).role == "teacher":
+            origin = ""
+        elif self.teacher is None:
+            origin = "-labels"
+        else:
+            origin = f"-from-{'all' if '+' in self.teacher else self.teacher}"
+        return f"{self.task}-{self.model}{origin}{'-' + self.variant if self.variant else ''}"
 
 
 def read_state(file: Path) -> StateDict:
@@ -151,7 +114,7 @@ def read_state(file: Path) -> StateDict:
     try:
         with safe_open(file, framework="pt") as reader:
             return decode({k: reader.get_tensor(k) for k in reader.keys()})  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, *_STRANGE_CONTENTS) as error:
         raise CheckpointError(f"{file} is not a whole safetensors file: {error}.") from error
 
 
@@ -217,6 +180,8 @@ class Index:
             for checkpoint in checkpoints:
                 if Path(checkpoint.file).name != checkpoint.file:
                     raise ValueError(f"'{checkpoint.file}' must be a plain file name")
+                if not checkpoint.temperature > 0:
+                    raise ValueError(f"'{checkpoint.file}' needs a temperature above 0")
                 get_task(checkpoint.task), get_spec(checkpoint.model)  # ValueError for unknown ids
             return cls(folder, checkpoints, content["hub"]["repo"], content["hub"]["revision"])
         except FileNotFoundError:
@@ -238,20 +203,23 @@ class Index:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         os.replace(partial, self.folder / "index.json")
 
-    def find(self, task: str, model: str, teacher: str | None = None) -> Checkpoint:
+    def find(
+        self, task: str, model: str, teacher: str | None = None, variant: str = ""
+    ) -> Checkpoint:
         """The checkpoint of a model (of a student: distilled from `teacher`; None: labels only)."""
-        for checkpoint in self.checkpoints:
-            if (checkpoint.task, checkpoint.model, checkpoint.teacher) == (task, model, teacher):
-                return checkpoint
+        for row in self.checkpoints:
+            if (row.task, row.model, row.teacher, row.variant) == (task, model, teacher, variant):
+                return row
         origin = f" distilled from {teacher}" if teacher else ""
+        means = f" by '{variant}'" if variant else ""
         raise CheckpointError(
-            f"{self.folder / 'index.json'} lists no {model}{origin} for the task '{task}'."
+            f"{self.folder / 'index.json'} lists no {model}{origin}{means} for the task '{task}'."
         )
 
     def teachers(self, task: str) -> list[str]:
         """Teachers of a task that are stored together with a student distilled from them."""
         rows = [c for c in self.checkpoints if c.task == task]
-        origins = {c.teacher for c in rows}
+        origins = {c.teacher for c in rows if not c.variant}
         return [c.model for c in rows if c.model in origins]
 
     def locate(self, checkpoint: Checkpoint) -> Path:
@@ -290,7 +258,7 @@ class Index:
         except Exception as error:  # errors of the HTTP client come through as they are
             raise CheckpointError(
                 f"{checkpoint.file} is not in {self.folder} and could not be fetched from "
-                f"{self.hub_repo} at {self.hub_revision[:12]}: {type(error).__name__}."
+                f"{self.hub_repo} at {self.hub_revision}: {type(error).__name__}."
             ) from error
 
     def load(self, checkpoint: Checkpoint) -> nn.Module:
@@ -303,14 +271,12 @@ class Index:
     def store(self, checkpoint: Checkpoint, state: StateDict) -> Checkpoint:
         """Encode `state` into the folder and return the row with file name, size and sha256.
 
-        A row of the same task, model and teacher is replaced, together with its file; rows that
-        the folder's index gained since this one was read are kept.
+        A row of the same task, model, teacher and variant is replaced, together with its file; rows
+        that the folder's index gained since this one was read are kept.
         """
         written = (self.folder / "index.json").exists()
         known = Index.read(self.folder).checkpoints if written else self.checkpoints
-        origin = f"-from-{checkpoint.teacher}" if checkpoint.teacher else ""
-        suffix = "" if get_spec(checkpoint.model).role == "teacher" or origin else "-labels"
-        file = f"{checkpoint.task}-{checkpoint.model}{origin}{suffix}.safetensors"
+        file = f"{checkpoint.stem}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
         # One key only: safetensors writes several in random order, and the sha256 with them.
         about = {k: getattr(checkpoint, k) for k in ("task", "model", "classes", "storage")}
@@ -320,7 +286,6 @@ class Index:
         os.replace(partial, self.folder / file)
         path = self.folder / file
         row = replace(checkpoint, file=file, sha256=sha256_of(path), bytes=path.stat().st_size)
-        key = (row.task, row.model, row.teacher)
-        others = tuple(c for c in known if (c.task, c.model, c.teacher) != key)
+        others = tuple(c for c in known if c.stem != row.stem)
         replace(self, checkpoints=(*others, row)).write()
         return row

@@ -2,7 +2,10 @@
 
 import threading
 import time
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,9 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kdmodels.checkpoints import Checkpoint, Index
+from kdmodels.engine import Engine, Size, open_engine
 from kdmodels.preprocess import to_input
 from kdmodels.tasks import Task, get_task
-from kdmodels.zoo import ModelSpec, count_parameters
+from kdmodels.zoo import ModelSpec
 
 
 class FairLock:
@@ -44,6 +48,7 @@ class FairLock:
 
 # Everything that computes holds this lock, so that no measured time includes another's work.
 COMPUTE = FairLock()
+_OPENING = threading.RLock()  # one network is loaded at a time, and each only once
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,8 @@ class Latency:
     """Time of one forward pass at batch size 1, without decoding and preprocessing.
 
     median_ms, q1_ms, q3_ms: median and quartiles over `runs` passes, in milliseconds, after one
-    pass of warm-up. engine: what ran, in words; threads: on how many CPU threads.
+    pass of warm-up. engine: what ran, in words; threads: on how many CPU threads; note: why it was
+    not the engine that was wanted, or None.
     """
 
     median_ms: float
@@ -60,13 +66,15 @@ class Latency:
     runs: int
     engine: str
     threads: int
+    note: str | None = None
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What one model says of one image.
 
-    logits, probabilities: K floats in the order of `class_ids`; probabilities sum to 1.
+    logits, probabilities: K floats in the order of `class_ids`. The logits are as the network gives
+    them; the probabilities, which sum to 1, are softmax(logits / T) with the checkpoint's T.
     preprocess_ms: time to turn the checked image into the model's input, in milliseconds.
     """
 
@@ -89,85 +97,172 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A loaded checkpoint with what is known of its architecture and task."""
+    """A checkpoint with what is known of its architecture and task, and what runs it.
+
+    source: the torch network in eval mode, or what loads it. kind, precision, threads: of the
+    engine, see `open_engine`.
+    """
 
     task: Task
     spec: ModelSpec
     checkpoint: Checkpoint
-    model: nn.Module
+    source: nn.Module | Callable[[], nn.Module]
+    kind: str | None = None
+    precision: str | None = None
+    threads: int | None = None
 
     @classmethod
     def load(cls, index: Index, checkpoint: Checkpoint) -> "Classifier":
-        """Load a checkpoint of an index onto the GPU if there is one. Raises `CheckpointError`."""
-        model = index.load(checkpoint)
-        if torch.cuda.is_available():
-            model = model.cuda()
-        return cls(get_task(checkpoint.task), checkpoint.spec, checkpoint, model)
+        """A checkpoint of an index, found and verified; its network is loaded when needed.
+
+        It goes onto the GPU if there is one. Raises `CheckpointError`, which `model` and `engine`
+        may also do when the file's contents are not what the index says.
+        """
+        index.locate(checkpoint)
+
+        def load() -> nn.Module:
+            model = index.load(checkpoint)
+            return model.cuda() if torch.cuda.is_available() else model
+
+        return cls(get_task(checkpoint.task), checkpoint.spec, checkpoint, load)
+
+    def _borrow(self) -> nn.Module:
+        """The torch network, the same for all who hold it at a time, and kept for none of them."""
+        if isinstance(self.source, nn.Module):
+            return self.source
+        with _OPENING:
+            held = self.__dict__.get("_held")
+            model = held() if held else None
+            if model is None:
+                model = self.source()
+                self.__dict__["_held"] = weakref.ref(model)
+            return model
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The torch network in float32; loaded when first asked for, and then kept."""
+        return self._borrow()
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What runs the network; opened when first asked for, which may mean to compile it."""
+        with _OPENING:
+            if "engine" in self.__dict__:  # another thread was faster
+                return self.__dict__["engine"]
+            sha256 = self.checkpoint.sha256 if self.checkpoint else ""
+            return open_engine(
+                self._borrow, self.spec, sha256, self.kind, self.precision, self.threads
+            )
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        """Where the torch network is, or will be."""
+        if isinstance(self.source, nn.Module):
+            return next(self.source.parameters()).device
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @property
-    def parameters(self) -> int:
-        return count_parameters(self.model)
+    def size(self) -> Size:
+        return self.engine.size
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """RGB image of any size -> (1, 3, S, S) float32 input on the model's device."""
+        """RGB image of any size -> (1, 3, S, S) float32 input on the torch network's device."""
         return to_input(image, self.task, self.spec).to(self.device)
 
 
-def engine_name(device: torch.device) -> str:
-    """What runs a model on `device`, in words."""
-    version = torch.__version__.split("+")[0]
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return f"PyTorch {version} eager, float32, {kind}"
+def on_equal_terms(*classifiers: Classifier) -> list[Classifier]:
+    """The same classifiers with engines of one kind, precision and thread count, all opened.
+
+    Where one of them had to fall back (to torch, or from bf16 to float32), the others follow, so
+    that their times can be compared.
+    """
+    with COMPUTE:
+        engines = [c.engine for c in classifiers]
+        terms = {
+            "kind": "torch" if any(e.kind == "torch" for e in engines) else "openvino",
+            "precision": "bf16" if all(e.precision == "bf16" for e in engines) else "float32",
+            "threads": min(e.threads for e in engines),
+        }
+        equal = []
+        for classifier, engine in zip(classifiers, engines, strict=True):
+            if any(getattr(engine, name) != value for name, value in terms.items()):
+                classifier = replace(classifier, **terms)
+                _ = classifier.engine
+            equal.append(classifier)
+        return equal
 
 
-def _timed(model: nn.Module, images: Tensor) -> tuple[Tensor, float]:
+def _timed(engine: Engine, images: Tensor) -> tuple[Tensor, float]:
     started = time.perf_counter()
-    logits = model(images)
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
+    logits = engine(images).logits  # on the CPU, so CUDA has finished
     return logits, (time.perf_counter() - started) * 1000
 
 
-@torch.inference_mode()
 def measure(
-    model: nn.Module, images: Tensor, min_runs: int = 3, max_runs: int = 10, budget_ms: float = 500
+    engine: Engine,
+    images: Tensor,
+    min_runs: int = 10,
+    min_ms: float = 50,
+    max_ms: float = 1000,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Latency]:
-    """Run a model on (1, 3, H, W) several times; return its (1, K) logits and the time of a pass.
+    """Run an engine on (1, 3, H, W) several times; return its (1, K) logits and the time of a pass.
 
-    One warm-up pass, then at least `min_runs`, and up to `max_runs` within `budget_ms`.
+    One pass of warm-up, then at least `min_runs` and for at least `min_ms`; but once `max_ms` have
+    passed, warm-up included, no more than one. check: called before each pass; what it raises ends
+    the work.
     """
-    logits, _ = _timed(model, images)
+    check()
+    logits, warm_up_ms = _timed(engine, images)
     times: list[float] = []
-    while len(times) < min_runs or (len(times) < max_runs and sum(times) < budget_ms):
-        times.append(_timed(model, images)[1])
+    while not times or (
+        (len(times) < min_runs or sum(times) < min_ms) and warm_up_ms + sum(times) < max_ms
+    ):
+        check()
+        times.append(_timed(engine, images)[1])
     q1, median, q3 = np.percentile(times, (25, 50, 75))
     return logits, Latency(
         median_ms=float(median),
         q1_ms=float(q1),
         q3_ms=float(q3),
         runs=len(times),
-        engine=engine_name(images.device),
-        threads=torch.get_num_threads(),
+        engine=engine.name,
+        threads=engine.threads,
+        note=engine.note,
     )
 
 
-def predict(classifier: Classifier, image: Image.Image) -> Prediction:
-    """Classify a checked RGB image and time the network; waits while another computation runs."""
+def predict(
+    classifier: Classifier, image: Image.Image, check: Callable[[], None] = lambda: None
+) -> Prediction:
+    """Classify a checked RGB image and time the network; waits while another computation runs.
+
+    check: called before each pass; what it raises ends the work.
+    """
     with COMPUTE:
+        check()
+        engine = classifier.engine
         started = time.perf_counter()
         images = classifier.prepare(image)
         preprocess_ms = (time.perf_counter() - started) * 1000
-        logits, latency = measure(classifier.model, images)
-    logits = logits[0].double().cpu()
+        logits, latency = measure(engine, images, check=check)
+    logits = logits[0].double()
     return Prediction(
         model=classifier.spec.id,
         class_ids=classifier.task.class_ids,
         logits=tuple(logits.tolist()),
-        probabilities=tuple(logits.softmax(0).tolist()),
+        probabilities=tuple((logits / classifier.checkpoint.temperature).softmax(0).tolist()),
         latency=latency,
         preprocess_ms=preprocess_ms,
     )
+
+
+def warm_up(*classifiers: Classifier) -> None:
+    """Run one image through each and then a full batch, so that no request waits for compiling."""
+    grey = Image.new("RGB", (64, 64), "grey")
+    for classifier in classifiers:
+        predict(classifier, grey)
+    for classifier in classifiers:
+        with COMPUTE:
+            engine = classifier.engine
+            engine(classifier.prepare(grey).expand(engine.batch, -1, -1, -1), features=True)

@@ -27,6 +27,9 @@ class ModelSpec:
     cam_layer: dotted name of the module whose output Score-CAM weighs.
     cam_channels: number of channels of that output, hence of Score-CAM forward passes.
     cam_reshape: brings that output to (N, C, h, w); None where it is so already.
+    head: dotted name of the linear layer that gives the logits.
+    mix: dotted name of a 1 x 1 convolution between the pooled features and the head, or None.
+    depthwise: built of depthwise convolutions, which bf16 speeds up on few processors.
     fit_state: resamples the tensors of a state dict whose shape depends on the input size.
     pretrained: name of the ImageNet weights on the Hub, or None.
     """
@@ -39,6 +42,9 @@ class ModelSpec:
     cam_layer: str
     cam_channels: int
     pretrained: str | None
+    head: str
+    mix: str | None = None
+    depthwise: bool = False
     cam_reshape: Callable[[Tensor], Tensor] | None = None
     fit_state: Callable[[StateDict, nn.Module], StateDict] | None = None
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -118,6 +124,7 @@ MODELS: dict[str, ModelSpec] = {
             cam_layer="features.51",  # ReLU of the last conv block, before its pooling: 14 x 14
             cam_channels=512,
             pretrained="vgg19_bn.tv_in1k",
+            head="head.fc",
         ),
         ModelSpec(
             id="visformer_s",
@@ -128,6 +135,7 @@ MODELS: dict[str, ModelSpec] = {
             cam_layer="norm",
             cam_channels=768,
             pretrained="visformer_small.in1k",
+            head="head",
             fit_state=_fit_visformer,
         ),
         ModelSpec(
@@ -140,6 +148,7 @@ MODELS: dict[str, ModelSpec] = {
             cam_layer="norm",
             cam_channels=768,
             pretrained="swin_s3_tiny_224.ms_in1k",
+            head="head.fc",
             cam_reshape=_channels_first,
             fit_state=_fit_swin,
         ),
@@ -152,6 +161,9 @@ MODELS: dict[str, ModelSpec] = {
             cam_layer="final_expand_layer",
             cam_channels=1152,
             pretrained=None,
+            head="classifier.linear",
+            mix="feature_mix_layer",
+            depthwise=True,
         ),
     )
 }

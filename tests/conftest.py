@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import close_session, constants
 from PIL import Image
 from torch import nn
 
@@ -54,6 +55,8 @@ def tiny_spec(spec: ModelSpec) -> ModelSpec:
         input_size=TINY_SIDE,
         cam_layer="features",
         cam_channels=channels,
+        head="head",
+        mix=None,
         fit_state=None,
     )
 
@@ -102,14 +105,20 @@ def new_row(tiny_models):
     return unstored
 
 
+@pytest.fixture(autouse=True)
+def torch_engine(monkeypatch):
+    """No test compiles for OpenVINO unless it asks to, which takes seconds."""
+    monkeypatch.setenv("KD_ENGINE", "torch")
+
+
 @pytest.fixture
 def make_classifier(tiny_models):
     """Make a `Classifier` of a model id and a task id, with a tiny network, on the CPU."""
 
-    def make(model: str = "ofa_595", task: str = "cxr") -> Classifier:
+    def make(model: str = "ofa_595", task: str = "cxr", kind: str | None = None) -> Classifier:
         row = unstored(task, model)
         network = build_model(model, len(row.classes)).eval().requires_grad_(False)
-        return Classifier(get_task(task), tiny_models[model], row, network)
+        return Classifier(get_task(task), tiny_models[model], row, network, kind)
 
     return make
 
@@ -127,3 +136,26 @@ def photo() -> Image.Image:
     pixels = np.stack([x * 3, y * 4, (x * y) % 256], axis=-1)
     pixels[10:25, 50:70] = (250, 20, 90)
     return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture
+def use_hub(monkeypatch, tmp_path):
+    """Make huggingface_hub talk to an address, with a cache of its own and nobody's token."""
+    for kind in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(kind, raising=False)
+        monkeypatch.delenv(kind.upper(), raising=False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+    def use(address: str) -> None:
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    close_session()  # a client keeps the proxies of when it was made
+    yield use
+    close_session()

@@ -7,20 +7,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdmodels.checkpoints import ENCODERS, CheckpointError
+from kdmodels.checkpoints import CheckpointError, Index
+from kdmodels.codecs import ENCODERS
 from kdmodels.tasks import TASKS
-from kdmodels.zoo import STUDENTS, TEACHERS
+from kdmodels.zoo import STUDENTS, TEACHERS, get_spec
 
 if TYPE_CHECKING:
-    from train.loop import Teacher
-    from train.recipes import Recipe
+    from train.datasets import Manifest
 
-DATA_HELP = "data folder (default: $KD_DATA, else ../shared/data)"
+DATA_HELP = "data folder, or URL of a folder of shards (default: $KD_DATA, else ../shared/data)"
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--data", type=Path, help=DATA_HELP)
+    parser.add_argument("--data", help=DATA_HELP)
     parser.add_argument(
         "--recipe", type=Path, help="recipe file (default: the one in train/recipes)"
     )
@@ -51,63 +51,109 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run_options(student)
 
     distill = commands.add_parser("distill", help="train the student on labels and a teacher")
-    distill.add_argument("--teacher", choices=TEACHERS, required=True)
+    distill.add_argument(
+        "--teacher",
+        choices=(*TEACHERS, "all"),
+        required=True,
+        help="'all': the mean of the softened outputs of all of them",
+    )
+    distill.add_argument(
+        "--objective", help="a name of train/objectives.py (default: hybrid, or multi_teacher)"
+    )
     distill.add_argument("--model", choices=STUDENTS, default=STUDENTS[0])
     _add_run_options(distill)
 
-    evaluate = commands.add_parser("evaluate", help="evaluate the stored weights of a task")
-    evaluate.add_argument("--task", choices=TASKS, required=True)
-    evaluate.add_argument("--data", type=Path, help=DATA_HELP)
+    evaluate = commands.add_parser(
+        "evaluate", help="compute every number of the tables from the stored weights; exit code 1 "
+        "when the index says another",
+    )  # fmt: skip
+    which = evaluate.add_mutually_exclusive_group(required=True)
+    which.add_argument("--task", choices=TASKS)
+    which.add_argument("--all", action="store_true", help="every task that has weights and data")
+    evaluate.add_argument("--data", help=DATA_HELP)
     evaluate.add_argument("--split", choices=("val", "test"), default="test")
     evaluate.add_argument("--write", action="store_true", help="store the results in weights/")
+    evaluate.add_argument(
+        "--runs", type=Path, nargs="+", default=[], metavar="DIR",
+        help="run folders of stored recipes with further seeds",
+    )  # fmt: skip
 
     store = commands.add_parser("store", help="store a run's best weights in weights/")
     store.add_argument("--task", choices=TASKS, required=True)
-    store.add_argument("--data", type=Path, help=DATA_HELP)
+    store.add_argument("--data", help=DATA_HELP)
     store.add_argument("--run", type=Path, required=True, help="run folder")
-    store.add_argument(
-        "--storage", choices=ENCODERS, help="default: int8 teachers, float16 students"
-    )
+    store.add_argument("--storage", choices=ENCODERS, help="default: int6 teachers, int8 students")
 
     data = commands.add_parser("data", help="check a data folder and count its images")
     data.add_argument("--task", choices=TASKS, required=True)
-    data.add_argument("--data", type=Path, help=DATA_HELP)
+    data.add_argument("--data", help=DATA_HELP)
+
+    shards = commands.add_parser("shards", help="copy a data set into tar shards, or index some")
+    shards.add_argument("--task", choices=TASKS, required=True)
+    shards.add_argument("--data", help=DATA_HELP)
+    shards.add_argument("--out", type=Path, required=True, help="folder for shards and index")
+    shards.add_argument("--size", type=float, default=512, help="of a shard, in MB (default: 512)")
+    shards.add_argument(
+        "--index",
+        metavar="PATTERN",
+        help="only index these, such as 'https://host/a-{000..012}.tar'",
+    )
+    shards.add_argument("--name", help="of the data set, with --index (default: shards-<task>)")
+
+    audit = commands.add_parser("audit", help="ask what the stored weights know without the lungs")
+    audit.add_argument("--task", choices=TASKS, required=True)
+    audit.add_argument("--data", help=DATA_HELP)
+    audit.add_argument("--write", action="store_true", help="store results and figure in weights/")
+
+    leakage = commands.add_parser(
+        "leakage", help="measure what a split by image gains cheap classifiers, into weights/"
+    )
+    leakage.add_argument("--task", choices=TASKS, required=True)
+    leakage.add_argument("--data", help=DATA_HELP)
+
+    reference = commands.add_parser(
+        "reference", help="a linear probe on a frozen ImageNet network, into weights/"
+    )
+    reference.add_argument("--task", choices=TASKS, required=True)
+    reference.add_argument("--data", help=DATA_HELP)
+    reference.add_argument(
+        "--weights", type=Path, help="safetensors of MobileNetV2 (default: timm's, from the Hub)"
+    )
 
     commands.add_parser("tables", help="write the tables of README.md and weights/RESULTS.md")
+
+    publish = commands.add_parser("publish", help="put the stored weights on the Hugging Face Hub")
+    publish.add_argument("--repo", required=True, help="owner/name; made if it is not there")
+    publish.add_argument("--private", action="store_true", help="for you and your group alone")
+    publish.add_argument("--licence", help="the Hub's id of one, such as cc-by-4.0")
+    publish.add_argument(
+        "--dry-run", type=Path, metavar="DIR", help="write all that would go up into a new folder"
+    )
     return parser
 
 
-def default_data() -> Path:
-    return Path(os.environ.get("KD_DATA", "../shared/data"))
-
-
-def load_teacher(recipe: "Recipe") -> "Teacher":
-    """The teacher of a recipe, from `weights/`: the weights that the page shows, fed images of
-    `teacher_size` px, which may be fewer than on the page.
-    """
-    from kdmodels.checkpoints import Index
-    from train.loop import Teacher
-
-    index = Index.read()
-    row = index.find(recipe.task, recipe.teacher)
-    size = recipe.teacher_size or row.spec.input_size
-    return Teacher(index.load(row), row.spec, row.sha256, size)
+def default_data() -> str:
+    return os.environ.get("KD_DATA", "../shared/data")
 
 
 def run_training(args: argparse.Namespace) -> None:
     """`teacher`, `student` and `distill`: one recipe, one run folder."""
     import torch
-    from accelerate import Accelerator
 
     from train.datasets import open_manifest
-    from train.loop import Trainer, choose_precision
+    from train.loop import Trainer
+    from train.precision import choose_precision
+    from train.processes import main_first, start_processes
     from train.recipes import RecipeError, find_recipe, read_recipe
     from train.runs import RunFolder
+    from train.teachers import load_teachers
 
     if args.threads:
         torch.set_num_threads(args.threads)
     teacher_id = getattr(args, "teacher", None)
-    path = args.recipe or find_recipe(args.task, args.model, "labels", teacher_id)
+    teacher_id = "+".join(TEACHERS) if teacher_id == "all" else teacher_id
+    objective = getattr(args, "objective", None)
+    path = args.recipe or find_recipe(args.task, args.model, teacher_id, objective)
     recipe = read_recipe(path, seed=args.seed)
     asked = (args.task, args.model, teacher_id)
     if (recipe.task, recipe.model, recipe.teacher) != asked:
@@ -115,44 +161,99 @@ def run_training(args: argparse.Namespace) -> None:
             f"{path} is for task {recipe.task}, model {recipe.model} and teacher {recipe.teacher}, "
             f"not for {args.task}, {args.model} and {teacher_id} as the command says."
         )
-    manifest = open_manifest(recipe.task, args.data or default_data())
-    teacher = load_teacher(recipe) if recipe.teacher else None
-    precision = choose_precision(args.precision)
-    accelerator = Accelerator(mixed_precision=precision)
-    folder = RunFolder(
-        args.run or Path("runs") / f"{recipe.name}-seed{recipe.seed}",
-        recipe,
-        manifest.id,
-        teacher and teacher.sha256,
-        {"precision": precision, "compile": args.compile, "max_steps": args.max_steps},
-    )
-    handler = logging.FileHandler(folder.path / "log.txt")
+    if objective not in (None, recipe.objective):
+        raise RecipeError(
+            f"{path} has the objective '{recipe.objective}', not '{objective}' as the command says."
+        )
+    precision = choose_precision(args.precision, get_spec(recipe.model))
+    accelerator = start_processes(precision, recipe.batch_size)
+    with main_first(accelerator):  # what it finds out is kept for the others
+        manifest = open_manifest(recipe.task, args.data or default_data())
+    teachers = load_teachers(recipe, Index.read(), args.precision) if recipe.teacher else ()
+    settings = {"precision": precision, "compile": args.compile, "max_steps": args.max_steps}
+    if manifest.skipped:
+        settings["skipped"] = [sample.path.name for sample in manifest.skipped]
+    with main_first(accelerator):
+        folder = RunFolder(
+            args.run or Path("runs") / f"{recipe.name}-seed{recipe.seed}",
+            recipe,
+            manifest.id,
+            "+".join(t.sha256 for t in teachers) or None,
+            settings,
+            create=accelerator.is_main_process,
+        )
+    handler = logging.NullHandler()
+    if accelerator.is_main_process:
+        handler = logging.FileHandler(folder.path / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.getLogger("train").addHandler(handler)
-    Trainer(
-        recipe, manifest, folder, accelerator, teacher,
-        workers=args.workers, max_steps=args.max_steps, compiled=args.compile,
-    ).fit()  # fmt: skip
+    try:
+        for note in manifest.notes:
+            logging.getLogger("train").info(note)
+        Trainer(
+            recipe, manifest, folder, accelerator, teachers,
+            workers=args.workers, max_steps=args.max_steps, compiled=args.compile,
+        ).fit()  # fmt: skip
+    finally:
+        logging.getLogger("train").removeHandler(handler)
+        handler.close()
 
 
-def run_evaluate(args: argparse.Namespace) -> None:
+def open_data(args: argparse.Namespace) -> "Manifest":
+    """The data set that a command names; what is to be said of it goes to the log."""
     from train.datasets import open_manifest
-    from train.store import evaluate_task
 
-    evaluate_task(open_manifest(args.task, args.data or default_data()), args.split, args.write)
+    manifest = open_manifest(args.task, args.data or default_data())
+    for note in manifest.notes:
+        logging.getLogger("train").info(note)
+    return manifest
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Exit code: 1 when a stored number is not what the weights give."""
+    from train.measurements import evaluate_all, evaluate_task
+
+    if args.all:
+        other = evaluate_all(args.data or default_data(), args.split, args.write, args.runs)
+    else:
+        other = evaluate_task(open_data(args), args.split, args.write, args.runs)
+    return 1 if other else 0
+
+
+def run_leakage(args: argparse.Namespace) -> None:
+    from train.leakage import write_leakage
+
+    write_leakage(open_data(args))
 
 
 def run_store(args: argparse.Namespace) -> None:
-    from train.datasets import open_manifest
     from train.store import store_run
 
-    store_run(args.run, open_manifest(args.task, args.data or default_data()), args.storage)
+    store_run(args.run, open_data(args), args.storage)
 
 
 def run_data(args: argparse.Namespace) -> None:
-    from train.datasets import SPLITS, open_manifest
+    from train.datasets import open_manifest
 
-    manifest = open_manifest(args.task, args.data or default_data())
+    _describe(open_manifest(args.task, args.data or default_data()))
+
+
+def run_shards(args: argparse.Namespace) -> None:
+    from kdmodels.tasks import get_task
+    from train.datasets import open_manifest
+    from train.shards import index_shards, write_shards
+
+    if args.index:
+        task = get_task(args.task)
+        _describe(index_shards(args.index, args.out, task, args.name or f"shards-{task.id}"))
+    else:
+        manifest = open_manifest(args.task, args.data or default_data())
+        _describe(write_shards(manifest, args.out, args.size))
+
+
+def _describe(manifest: "Manifest") -> None:
+    from train.datasets import SPLITS
+
     counts = manifest.counts()
     print(f"{manifest.id}: {len(manifest.samples):,} images")
     for split in SPLITS:
@@ -162,10 +263,32 @@ def run_data(args: argparse.Namespace) -> None:
         print(f"  {note}")
 
 
+def run_audit(args: argparse.Namespace) -> None:
+    from train.audit import audit_task
+
+    audit_task(open_data(args), args.write)
+
+
+def run_reference(args: argparse.Namespace) -> None:
+    from train.reference import measure_reference
+    from train.store import update_results
+
+    manifest = open_data(args)
+    update_results(args.task, reference=measure_reference(manifest, args.weights))
+
+
 def run_tables(args: argparse.Namespace) -> None:
     from train.tables import write_tables
 
     write_tables()
+
+
+def run_publish(args: argparse.Namespace) -> None:
+    from train.publish import publish
+    from train.store import read_results
+
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log each request
+    publish(Index.read(), read_results(), args.repo, args.private, args.licence, args.dry_run)
 
 
 COMMANDS = {
@@ -175,24 +298,30 @@ COMMANDS = {
     "evaluate": run_evaluate,
     "store": run_store,
     "data": run_data,
+    "shards": run_shards,
+    "audit": run_audit,
+    "leakage": run_leakage,
+    "reference": run_reference,
     "tables": run_tables,
+    "publish": run_publish,
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; mistakes of the user end in one sentence on stderr and exit code 2."""
     from train.datasets import DataError
+    from train.publish import PublishError
     from train.recipes import RecipeError
+    from train.runs import RunError
     from train.store import StoreError
 
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        COMMANDS[args.command](args)
-    except (DataError, RecipeError, StoreError, CheckpointError) as error:
+        return COMMANDS[args.command](args) or 0
+    except (DataError, RecipeError, RunError, StoreError, PublishError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

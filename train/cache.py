@@ -1,7 +1,7 @@
 """Where results that take long are kept between runs. Everything here can be deleted."""
 
 import os
-import tempfile
+import uuid
 from pathlib import Path
 
 
@@ -13,11 +13,10 @@ def cache_folder() -> Path:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that readers see all of it or none. Raises `OSError` where it cannot."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # mkstemp would hide it from others
     try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
+        partial.write_bytes(data)
         os.replace(partial, path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise

@@ -29,7 +29,7 @@ def read_covid_qu_ex(root: str | Path) -> Manifest:
     same picture form one group, and a group that the split separates goes to train, so that val
     and test stay clean. Duplicates with different labels are dropped. `notes` counts both.
 
-    Raises `DataError` for another layout, an unknown split or class folder, or an unreadable film.
+    Raises `DataError` for another layout, or an unknown split or class folder.
     """
     root = Path(root).expanduser()
     tree, notes = _choose_tree(root)

@@ -2,15 +2,18 @@
 
 import csv
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from kdmodels.tasks import Task, get_task
+from train.members import Member
 
 SPLITS = ("train", "val", "test")
 
@@ -21,24 +24,34 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image. `group` is the unit of independence: patient, or original tile."""
+    """One labelled image. `group` is the unit of independence: patient, or original tile.
 
-    path: Path
+    number: its place in its split before unreadable images were left out, on which its random
+        views depend; None where none was left out, and the place is the same.
+    """
+
+    path: Path | Member
     label: str
     split: str
     group: str
     source: str
-    mask: Path | None = None
+    mask: Path | Member | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All samples of one task. Raises `DataError` when a group lies in two splits."""
+    """All samples of one task. Raises `DataError` when a group lies in two splits.
+
+    notes: what is to be said about them. skipped: those left out because their image cannot be
+    read, with their `number`; they belong to the data set, but to no split.
+    """
 
     task: Task
     name: str
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = field(default=())
+    skipped: tuple[Sample, ...] = field(default=())
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -68,13 +81,21 @@ class Manifest:
             raise DataError(
                 f"The {name} split of '{self.name}' has no image of: {', '.join(missing)}."
             )
-        return samples
+        gone = {s.number for s in self.skipped if s.split == name}
+        if not gone:
+            return samples
+        numbers = (number for number in itertools.count() if number not in gone)
+        return tuple(replace(s, number=n) for s, n in zip(samples, numbers, strict=False))
 
     @property
     def id(self) -> str:
-        """`name@digest`: changes with any file name, label, split or group."""
+        """`name@digest`: changes with any file name, label, split, group or source.
+
+        Skipped images count, so that a damaged copy of a data set is known for what it is.
+        """
         lines = sorted(
-            f"{s.path.name},{s.label},{s.split},{s.group},{s.source}" for s in self.samples
+            f"{s.path.name},{s.label},{s.split},{s.group},{s.source}"
+            for s in (*self.samples, *self.skipped)
         )
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
         return f"{self.name}@{digest[:12]}"
@@ -89,16 +110,18 @@ def read_pixels(sample: Sample, task: Task, size: int) -> np.ndarray:
     from kdmodels.images import ImageError, read_image
     from kdmodels.preprocess import squared
 
+    path = sample.path
     try:
-        return squared(read_image(sample.path).pixels, task, size)
-    except ImageError as error:
-        raise DataError(f"{sample.path} cannot be read: {error}") from error
+        source = path.read_bytes() if isinstance(path, Member) else path
+        return squared(read_image(source).pixels, task, size)
+    except (ImageError, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def read_mask(path: Path, size: int) -> np.ndarray:
+def read_mask(path: Path | Member, size: int) -> np.ndarray:
     """Read a lung mask as a (size, size) bool array. Raises `DataError` by name."""
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(path.read_bytes())) as image:
             return (
                 np.asarray(image.convert("L").resize((size, size), Image.Resampling.NEAREST)) > 127
             )
@@ -162,19 +185,33 @@ def read_starter(root: Path, task: Task) -> Manifest:
 # --- Any of them -----------------------------------------------------------------------------
 
 
-def open_manifest(task_id: str, root: str | Path) -> Manifest:
+def open_manifest(task_id: str, root: str | Path, check: bool = True) -> Manifest:
     """Read the data set under `root`, whichever of the known layouts it has.
 
-    Starter set (manifest.csv), official COVID-QU-Ex (`cxr`), official LC25000 (`histopathology`).
+    Starter set (manifest.csv), official COVID-QU-Ex (`cxr`), official LC25000 (`histopathology`),
+    or shards of any of them (`train.shards`), of which `root` may also be a URL.
+    check: leave out images that cannot be read (`train.unreadable`).
     Raises `DataError` when the folder is missing or holds none of them.
     """
+    from train.unreadable import leave_out_unreadable  # imports this module
+
+    manifest = _read_any(get_task(task_id), root)
+    return leave_out_unreadable(manifest) if check else manifest
+
+
+def _read_any(task: Task, root: str | Path) -> Manifest:
     # Imported here, as these modules import this one.
     from train.covid_qu_ex import read_covid_qu_ex
     from train.lc25000 import read_lc25000
+    from train.shards import INDEX, read_shards
 
-    task, root = get_task(task_id), Path(root).expanduser()
+    if "://" in str(root):
+        return read_shards(str(root), task)
+    root = Path(root).expanduser()
     if not root.is_dir():
         raise DataError(f"The data folder {root} does not exist; name it with --data.")
+    if (root / INDEX).is_file():
+        return read_shards(root, task)
     if (root / "manifest.csv").is_file():
         return read_starter(root, task)
     if (root / task.id / "manifest.csv").is_file():

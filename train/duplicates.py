@@ -49,20 +49,27 @@ def hash_images(paths: Sequence[Path], root: Path) -> np.ndarray:
     """pHashes of images under `root`, in their order: (N, 32) uint8.
 
     About 2 ms an image, so they are kept in the cache folder, by file name below `root`, size and
-    modification time; also when this is interrupted. Raises `DataError` as `hash_image` does.
+    modification time; also when this is interrupted. An image that cannot be read is like no
+    other: it gets the SHA-256 of its name instead, for this time.
     """
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
     cache = cache_folder() / f"phash-{name}.csv"
     keys = [_key(path, root) for path in paths]
     known = _read_cache(cache)
     missing = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in known]
+    unreadable: dict[tuple[str, str, str], np.ndarray] = {}
     try:
         for key, path in tqdm(missing, "Looking for duplicates", unit="image", disable=None):
-            known[key] = hash_image(path)
+            try:
+                known[key] = hash_image(path)
+            except DataError:
+                digest = hashlib.sha256(os.fsencode(key[0])).digest()
+                unreadable[key] = np.frombuffer(digest, np.uint8)
     finally:
         if missing:
             _write_cache(cache, {key: known[key] for key in keys if key in known})
-    return np.stack([known[key] for key in keys]) if keys else np.empty((0, 32), np.uint8)
+    hashes = known | unreadable
+    return np.stack([hashes[key] for key in keys]) if keys else np.empty((0, 32), np.uint8)
 
 
 def group_duplicates(hashes: np.ndarray, max_distance: int = MAX_DISTANCE) -> np.ndarray:

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from torch.utils.data import DataLoader
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kdmodels.predict import Classifier
 from kdmodels.tasks import Task
+from train.calibration import calibration_of
 from train.datasets import Sample
 from train.loop import predict_logits
 from train.views import EvalViews
@@ -17,6 +17,13 @@ from train.views import EvalViews
 RESAMPLES = 2000
 LEVEL = 95  # % of the intervals
 MIN_WITHIN = 10  # images of a class in a source, to be compared within it
+# Where the classes are of different organs, what matters is found within one of them.
+ORGANS: dict[str, dict[str, tuple[str, ...]]] = {
+    "histopathology": {
+        "lung": ("lung_n", "lung_aca", "lung_scc"),
+        "colon": ("colon_n", "colon_aca"),
+    }
+}
 
 
 def logits_of(
@@ -83,39 +90,48 @@ def _with_interval(value: float, resampled: np.ndarray) -> dict:
     return {"value": round(float(value), 4), "ci95": _interval(resampled)}
 
 
-def summarise(logits: np.ndarray, samples: Sequence[Sample], task: Task) -> dict:
+def labels_of(samples: Sequence[Sample], task: Task) -> np.ndarray:
+    """(N,) int64 indices of the samples' classes."""
+    return np.array([task.class_ids.index(s.label) for s in samples])
+
+
+def summarise(
+    logits: np.ndarray, samples: Sequence[Sample], task: Task, temperature: float = 1.0
+) -> dict:
     """All metrics of (N, K) logits on labelled samples, ready for JSON.
 
     Accuracy, macro-F1, and sensitivity, specificity and PPV of each class, with 95% intervals;
-    macro AUROC (one against rest), expected calibration error (15 bins), negative log-likelihood;
-    the confusion matrix; and per source the accuracy and each class's sensitivity.
+    macro AUROC (one against rest); expected calibration error and negative log-likelihood as the
+    network is, and calibrated by the temperature; the confusion matrix; per source the accuracy and
+    each class's sensitivity; and within sources, or within organs, the choice among their classes.
     """
-    ids, k = task.class_ids, task.num_classes
-    labels = np.array([ids.index(s.label) for s in samples])
+    labels, k = labels_of(samples, task), task.num_classes
     predicted = logits.argmax(1)
     probabilities = torch.from_numpy(logits).softmax(1)
     counts = confusion(labels, predicted, k)
     point = rates(counts)
     resampled = rates(group_bootstrap(labels, predicted, [s.group for s in samples], k))
-    target = torch.from_numpy(labels)
+    organs = ORGANS.get(task.id)
     return {
         "images": len(samples),
         "groups": len({s.group for s in samples}),
         "accuracy": _with_interval(point["accuracy"], resampled["accuracy"]),
         "macro_f1": _with_interval(point["macro_f1"], resampled["macro_f1"]),
         "auroc": round(float(roc_auc_score(labels, probabilities, multi_class="ovr")), 4),
-        "ece": round(float(multiclass_calibration_error(probabilities, target, k, n_bins=15)), 4),
-        "nll": round(float(torch.nn.functional.nll_loss(probabilities.log(), target)), 4),
+        **calibration_of(logits, labels),
+        "calibrated": {"temperature": temperature, **calibration_of(logits, labels, temperature)},
         "classes": {
             name: {
                 rate: _with_interval(point[rate][i], resampled[rate][:, i])
                 for rate in ("sensitivity", "specificity", "ppv")
             }
-            for i, name in enumerate(ids)
+            for i, name in enumerate(task.class_ids)
         },
         "confusion": counts.tolist(),
         "sources": per_source(labels, predicted, samples, task),
-        "within": within_sources(labels, logits, samples),
+        "within": within_organs(labels, logits, samples, task)
+        if organs
+        else within_sources(labels, logits, samples),
     }
 
 
@@ -154,26 +170,52 @@ def within_sources(labels: np.ndarray, logits: np.ndarray, samples: Sequence[Sam
     source. Classes with fewer than 10 images in the source are left out.
     """
     sources = np.array([s.source for s in samples])
-    groups = np.array([s.group for s in samples])
     table = {}
     for source in sorted(set(sources)):
         counts = np.bincount(labels[sources == source], minlength=logits.shape[1])
         held = np.flatnonzero(counts >= MIN_WITHIN)
-        mine = (sources == source) & np.isin(labels, held)
-        if len(held) < 2:
-            continue
-        true = np.searchsorted(held, labels[mine])
-        chosen = logits[mine][:, held].argmax(1)
-        point = rates(confusion(true, chosen, len(held)))
-        drawn = rates(group_bootstrap(true, chosen, groups[mine], len(held)))
-        table[source] = {
-            "images": int(mine.sum()),
-            "classes": held.tolist(),
-            "majority": round(float(counts[held].max() / counts[held].sum()), 4),
-            "accuracy": _with_interval(point["accuracy"], drawn["accuracy"]),
-            "macro_f1": _with_interval(point["macro_f1"], drawn["macro_f1"]),
-        }
+        if len(held) > 1:
+            table[source] = _among(held, sources == source, labels, logits, samples)
     return table
+
+
+def within_organs(
+    labels: np.ndarray, logits: np.ndarray, samples: Sequence[Sample], task: Task
+) -> dict:
+    """Accuracy and macro-F1 among the classes of one organ of `ORGANS`, as `within_sources` does.
+
+    Which organ it is can be told without seeing disease, and earns accuracy over all classes.
+    """
+    everywhere = np.ones(len(samples), dtype=bool)
+    return {
+        organ: _among(
+            np.sort([task.class_ids.index(i) for i in ids]), everywhere, labels, logits, samples
+        )
+        for organ, ids in ORGANS[task.id].items()
+    }
+
+
+def _among(
+    held: np.ndarray,
+    part: np.ndarray,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    samples: Sequence[Sample],
+) -> dict:
+    """Results on the images of `part` ((N,) bool) that are of the sorted class indices `held`."""
+    mine = part & np.isin(labels, held)
+    true = np.searchsorted(held, labels[mine])
+    chosen = logits[mine][:, held].argmax(1)
+    groups = [s.group for s, is_mine in zip(samples, mine, strict=True) if is_mine]
+    point = rates(confusion(true, chosen, len(held)))
+    drawn = rates(group_bootstrap(true, chosen, groups, len(held)))
+    return {
+        "images": int(mine.sum()),
+        "classes": held.tolist(),
+        "majority": round(float(np.bincount(true).max() / len(true)), 4),
+        "accuracy": _with_interval(point["accuracy"], drawn["accuracy"]),
+        "macro_f1": _with_interval(point["macro_f1"], drawn["macro_f1"]),
+    }
 
 
 def compare(
@@ -182,16 +224,24 @@ def compare(
     """Difference `first - second` in accuracy and macro-F1, with paired bootstrap intervals.
 
     first, second: (N, K) logits of two models on the same samples. The same groups are drawn for
-    both in each resample, so what the images share cancels out.
+    both in each resample, so what the images share cancels out. Or (R, N, K) of R training runs of
+    each, paired in order: then of the mean difference, the same groups drawn for all runs.
     """
-    ids, k = task.class_ids, task.num_classes
-    labels = np.array([ids.index(s.label) for s in samples])
+    labels, k = labels_of(samples, task), task.num_classes
     groups = [s.group for s in samples]
-    result = {}
-    point = [rates(confusion(labels, x.argmax(1), k)) for x in (first, second)]
-    drawn = [rates(group_bootstrap(labels, x.argmax(1), groups, k, seed)) for x in (first, second)]
-    for name in ("accuracy", "macro_f1"):
-        result[name] = _with_interval(
-            point[0][name] - point[1][name], drawn[0][name] - drawn[1][name]
+    points, draws = [], []
+    for runs in (first, second):
+        answers = runs.reshape(-1, *runs.shape[-2:]).argmax(2)
+        points.append([rates(confusion(labels, x, k)) for x in answers])
+        draws.append([rates(group_bootstrap(labels, x, groups, k, seed)) for x in answers])
+
+    def mean(table: list[dict], name: str) -> np.ndarray:
+        return np.mean([row[name] for row in table], axis=0)
+
+    return {
+        name: _with_interval(
+            mean(points[0], name) - mean(points[1], name),
+            mean(draws[0], name) - mean(draws[1], name),
         )
-    return result
+        for name in ("accuracy", "macro_f1")
+    }

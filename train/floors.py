@@ -1,4 +1,4 @@
-"""Floors: what features that see no disease already reach on the same split.
+"""Floors: what features that see no disease, or no tissue, already reach on the same split.
 
 Where class and source (or stain) go together, a network can win without looking at anatomy. A
 random forest on such features tells how much of an accuracy that alone could explain.
@@ -29,8 +29,8 @@ def _frame(pixels: np.ndarray) -> np.ndarray:
     return small[~inside]
 
 
-def _histogram(pixels: np.ndarray) -> np.ndarray:
-    channels = [np.histogram(pixels[..., c], bins=64, range=(0, 256))[0] for c in range(3)]
+def _histogram(pixels: np.ndarray, bins: int = 64) -> np.ndarray:
+    channels = [np.histogram(pixels[..., c], bins=bins, range=(0, 256))[0] for c in range(3)]
     return np.concatenate(channels) / pixels[..., 0].size
 
 
@@ -47,6 +47,37 @@ def _colour_moments(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([pixels.mean((0, 1)), pixels.std((0, 1))])
 
 
+def _pattern_classes() -> np.ndarray:
+    """(256,) class of a ring of 8 bits: its number of ones if it is uniform, else 9."""
+    bits = np.arange(256)[:, None] >> np.arange(8) & 1
+    changes = (bits != np.roll(bits, 1, axis=1)).sum(1)
+    return np.where(changes <= 2, bits.sum(1), 9)
+
+
+PATTERN_CLASSES = _pattern_classes()
+RING = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
+
+
+def _local_patterns(pixels: np.ndarray) -> np.ndarray:
+    """Shares of the 10 rotation-invariant uniform local binary patterns of 8 neighbours.
+
+    Ojala, Pietikainen, Maenpaa, "Multiresolution Gray-Scale and Rotation Invariant Texture
+    Classification with Local Binary Patterns", PAMI 24(7), 2002, with the eight adjacent pixels
+    for the circle of radius 1.
+    """
+    grey = np.asarray(Image.fromarray(pixels).convert("L"))
+    centre = grey[1:-1, 1:-1]
+    height, width = centre.shape
+    code = np.zeros_like(centre)
+    for bit, (y, x) in enumerate(RING):
+        code |= (grey[y : y + height, x : x + width] >= centre).astype(np.uint8) << bit
+    return np.bincount(PATTERN_CLASSES[code].ravel(), minlength=10) / code.size
+
+
+def _colour_and_texture(pixels: np.ndarray) -> np.ndarray:
+    return np.concatenate([_histogram(pixels, bins=32), _local_patterns(pixels)])
+
+
 FEATURES: dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]] = {
     "cxr": {
         "outer frame, 3 of 32 px": _frame,
@@ -57,11 +88,17 @@ FEATURES: dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]] = {
     "histopathology": {
         "mean and deviation of each colour": _colour_moments,
         "colour histogram": _histogram,
+        "colour and texture (LBP) histograms": _colour_and_texture,
     },
+}
+BLIND_TO = {  # what the features of a task do not see
+    "cxr": "disease",
+    "histopathology": "the structure of tissue",
 }
 
 
-def _table(samples: Sequence[Sample], task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def features_of(samples: Sequence[Sample], task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """(N, D) features of each kind in `FEATURES`, and (N,) class indices."""
     rows: dict[str, list[np.ndarray]] = {name: [] for name in FEATURES[task.id]}
     for sample in samples:
         pixels = read_pixels(sample, task, SIZE)
@@ -76,8 +113,8 @@ def measure_floors(manifest: Manifest, split: str = "test", seed: int = 0) -> li
 
     Fitted on the training split. Returns rows {name, accuracy, macro_f1}.
     """
-    train, train_labels = _table(manifest.split("train"), manifest.task)
-    held, labels = _table(manifest.split(split), manifest.task)
+    train, train_labels = features_of(manifest.split("train"), manifest.task)
+    held, labels = features_of(manifest.split(split), manifest.task)
     nothing = next(iter(train))
     models = {"majority class": (DummyClassifier(), nothing)} | {
         name: (RandomForestClassifier(500, n_jobs=-1, random_state=seed), name) for name in train

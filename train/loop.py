@@ -2,11 +2,12 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from sklearn.metrics import f1_score
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
@@ -16,53 +17,19 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from kdmodels.classmaps import maps_of, tapped
 from kdmodels.preprocess import normalise
 from kdmodels.tasks import get_task
-from kdmodels.zoo import ModelSpec, build_model, get_spec, load_fitted
+from kdmodels.zoo import build_model, get_spec, load_fitted
 from train.datasets import DataError, Manifest
-from train.objectives import Objective, build_objective
-from train.recipes import Phase, Recipe
+from train.objectives import Answers, Objective, build_objective
+from train.recipes import Phase, Recipe, RecipeError
 from train.runs import RunFolder, RunState
-from train.targets import teacher_targets
+from train.targets import Targets, teacher_targets
+from train.teachers import Teacher
 from train.views import STORED_SIZE, BalancedSampler, EvalViews, PixelStore, TrainViews, seed_of
 
 log = logging.getLogger("train")
-
-
-def choose_precision(wanted: str) -> str:
-    """Map `auto`, `float32` or `bf16` to Accelerate's `mixed_precision`.
-
-    bf16 pays on CUDA and on CPUs with AMX tiles; on an AVX-512 CPU without AMX, float32 was the
-    faster one in training for VGG19, Visformer-S, AutoFormerV2-T and OFA-595.
-    """
-    if wanted == "auto":
-        fast = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
-        return "bf16" if fast else "no"
-    return {"float32": "no", "bf16": "bf16"}[wanted]
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A frozen teacher, fed images of side `size` px; `sha256` of its weights file."""
-
-    model: nn.Module
-    spec: ModelSpec
-    sha256: str
-    size: int
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised images -> (N, K) float32 logits."""
-        if images.shape[-1] != self.size:
-            images = nn.functional.interpolate(
-                images, size=self.size, mode="bilinear", antialias=self.size < images.shape[-1]
-            )
-        return self.model(images).float()
-
-
-def freeze(model: nn.Module) -> nn.Module:
-    """Put a model in eval mode and stop its gradients."""
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
@@ -103,7 +70,7 @@ class Trainer:
         manifest: Manifest,
         folder: RunFolder,
         accelerator: Accelerator,
-        teacher: Teacher | None = None,
+        teachers: Sequence[Teacher] = (),
         workers: int = 0,
         max_steps: int | None = None,
         compiled: bool = False,
@@ -113,12 +80,16 @@ class Trainer:
         self.compiled = compiled
         self.task, self.spec = get_task(recipe.task), get_spec(recipe.model)
         self.objective: Objective = build_objective(recipe.objective, **recipe.objective_settings)
-        if self.objective.needs_teacher != (teacher is not None):
-            raise ValueError(f"The objective '{recipe.objective}' and the teacher do not fit.")
-        self.teacher = teacher
-        if teacher is not None:
-            freeze(teacher.model).to(accelerator.device)
+        if not self.objective.takes(len(teachers)):
+            raise ValueError(f"The objective '{recipe.objective}' and the teachers do not fit.")
+        if compiled and self.objective.needs_maps:
+            raise RecipeError(f"The objective '{recipe.objective}' cannot run under --compile.")
+        self.teachers = tuple(teachers)
+        for teacher in self.teachers:
+            teacher.to(accelerator.device)
         self.store = PixelStore(manifest.split("train"), self.task, STORED_SIZE)
+        if workers:
+            self.store.fill()
         self.targets = self._cached_targets()
         self.mixup = (
             v2.MixUp(alpha=recipe.mixup, num_classes=self.task.num_classes)
@@ -126,19 +97,19 @@ class Trainer:
             else None
         )
 
-    def _cached_targets(self) -> Tensor | None:
-        """(N, views, K) teacher logits where the recipe fixes the views, else None."""
-        teacher, number = self.teacher, self.recipe.views
-        if teacher is None or number is None:
-            return None
+    def _cached_targets(self) -> tuple[Targets, ...]:
+        """The answers of each teacher where the recipe fixes the views, else nothing."""
+        number = self.recipe.views
+        if number is None:
+            return ()
         strength = self.recipe.phases[0].augmentation  # the same in all phases, with fixed views
-        views = TrainViews(self.store, teacher.size, self.recipe.seed, strength)
-        folder = self.folder.path.parent / "targets"
-        device = self.accelerator.device
-        with self.accelerator.main_process_first(), self.accelerator.autocast():
-            return teacher_targets(
-                teacher.model, teacher.spec, teacher.sha256, views, number, folder, device
-            )
+        folder, device = self.folder.path.parent / "targets", self.accelerator.device
+        targets = []
+        for teacher in self.teachers:
+            views = TrainViews(self.store, teacher.size, self.recipe.seed, strength)
+            with self.accelerator.main_process_first():
+                targets.append(teacher_targets(teacher, views, number, folder, device))
+        return tuple(targets)
 
     def fit(self) -> RunState:
         """Train to the end of the last phase (or patience) and return the final state."""
@@ -150,7 +121,8 @@ class Trainer:
             if number >= state.phase:
                 self._run_phase(number, phase, state)
         state.finished = True
-        self.folder.save_state(state)
+        if self.accelerator.is_main_process:
+            self.folder.save_state(state)
         log.info("Finished: best validation macro-F1 %.4f, epoch %d.", state.best, state.best_epoch)
         return state
 
@@ -183,7 +155,12 @@ class Trainer:
             self.store.samples, recipe.seed, recipe.source_power, recipe.views
         )
         loader = DataLoader(
-            views, recipe.batch_size, sampler=sampler, num_workers=self.workers, drop_last=True
+            views,
+            recipe.batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            drop_last=True,
         )
         if not len(loader):
             raise DataError(
@@ -215,10 +192,7 @@ class Trainer:
             loss = self._train_epoch(
                 model, network, ema, optimizer, loader, scheduler, epoch, phase_epoch * steps, steps
             )
-            with accelerator.autocast():
-                metrics = score(
-                    *predict_logits(ema.module, val_loader, self.spec.mean, self.spec.std)
-                )
+            metrics = self._evaluate(ema.module, val_loader)
             row = {
                 "epoch": epoch,
                 "size": phase.size,
@@ -246,11 +220,23 @@ class Trainer:
             )
         accelerator.free_memory()
 
+    def _evaluate(self, model: nn.Module, loader: DataLoader) -> dict[str, float]:
+        """Scores on the validation split, measured by the main process and told to all.
+
+        Each process has BatchNorm statistics of its own, and all must stop at the same epoch.
+        """
+        told: list[dict[str, float]] = [{}]
+        if self.accelerator.is_main_process:
+            with self.accelerator.autocast():
+                told = [score(*predict_logits(model, loader, self.spec.mean, self.spec.std))]
+        return broadcast_object_list(told)[0]
+
     def _train_epoch(
         self, model, network, ema, optimizer, loader, scheduler, epoch, done, steps
     ) -> float:
         """One epoch; returns the mean loss over all processes."""
         accelerator, recipe = self.accelerator, self.recipe
+        bare = accelerator.unwrap_model(model)
         model.train()
         total = torch.zeros((), device=accelerator.device)
         bar = tqdm(
@@ -267,21 +253,24 @@ class Trainer:
             # Mixup and dropout draw from a stream of their own at every step: resumable anywhere.
             torch.manual_seed(seed_of(recipe.seed, "step", epoch, step, accelerator.process_index))
             scheduler.step_update(done + step)
-            images = normalise(images, self.spec.mean, self.spec.std)
             targets = nn.functional.one_hot(labels, self.task.num_classes).float()
             if self.mixup is not None:
-                images, targets = self.mixup(images, labels)
-            with accelerator.autocast():
+                images, targets = self.mixup(images.float(), labels)
+            if self.targets:
+                taught = [t.of(indices, views, accelerator.device) for t in self.targets]
+            else:
+                taught = [teacher(images, labels) for teacher in self.teachers]
+            images = normalise(images, self.spec.mean, self.spec.std)
+            tapping = tapped(bare, self.spec) if self.objective.needs_maps else nullcontext()
+            with tapping as tap, accelerator.autocast():
                 logits = network(images)
-                if self.targets is not None:
-                    teacher_logits = self.targets[indices.cpu(), views.cpu()].to(logits.device)
-                else:
-                    teacher_logits = self.teacher(images) if self.teacher else None
-            loss = self.objective(logits.float(), targets, teacher_logits)
+                maps = maps_of(bare, self.spec, tap["features"], labels) if tap else None
+            student = Answers(logits.float(), None if maps is None else maps.float())
+            loss = self.objective(student, targets, taught)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
-            ema.update(accelerator.unwrap_model(model), step=done + step)
+            ema.update(bare, step=done + step)
             total += loss.detach()
         return accelerator.reduce(total / steps, "mean").item()

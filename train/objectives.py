@@ -1,46 +1,75 @@
 """What a student (or a teacher) is trained to do: losses that read like their equations."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, stack
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one network says of a batch.
+
+    logits: (N, K). maps: (N, h, w) class maps of each image's labelled class (see
+    `kdmodels.classmaps`), for objectives that need them; else None.
+    """
+
+    logits: Tensor
+    maps: Tensor | None = None
 
 
 class Objective(ABC):
     """A loss of a batch. Subclasses register themselves under `name`.
 
-    logits: (N, K) of the network in training.
-    targets: (N, K) class probabilities (one-hot, or mixed by mixup).
-    teacher_logits: (N, K) of the frozen teacher on the same views; None without a teacher.
+    teachers: how many frozen teachers it takes, least and most (None: any number).
+    needs_maps: whether `Answers.maps` must be there, of the student and of the teachers.
     """
 
     name: ClassVar[str]
-    needs_teacher: ClassVar[bool]
+    teachers: ClassVar[tuple[int, int | None]]
+    needs_maps: ClassVar[bool] = False
     registry: ClassVar[dict[str, type["Objective"]]] = {}
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
         Objective.registry[cls.name] = cls
 
+    @classmethod
+    def takes(cls, number: int) -> bool:
+        """Whether it can be trained with that many teachers."""
+        least, most = cls.teachers
+        return least <= number and (most is None or number <= most)
+
     @abstractmethod
-    def __call__(self, logits: Tensor, targets: Tensor, teacher_logits: Tensor | None) -> Tensor:
-        """Return the scalar loss."""
+    def __call__(
+        self, student: Answers, targets: Tensor, teachers: Sequence[Answers] = ()
+    ) -> Tensor:
+        """Return the scalar loss.
+
+        student: of the network in training. targets: (N, K) class probabilities (one-hot, or mixed
+        by mixup). teachers: of each frozen teacher on the same views.
+        """
 
 
 class Labels(Objective):
     """CE(student, label), with label smoothing (Szegedy et al., CVPR 2016, section 7)."""
 
     name = "labels"
-    needs_teacher = False
+    teachers = (0, 0)
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1], not {label_smoothing}.")
         self.label_smoothing = label_smoothing
 
     def __call__(
-        self, logits: Tensor, targets: Tensor, teacher_logits: Tensor | None = None
+        self, student: Answers, targets: Tensor, teachers: Sequence[Answers] = ()
     ) -> Tensor:
-        return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(student.logits, targets, label_smoothing=self.label_smoothing)
 
 
 class Hybrid(Objective):
@@ -52,30 +81,96 @@ class Hybrid(Objective):
     """
 
     name = "hybrid"
-    needs_teacher = True
+    teachers = (1, 1)
 
     def __init__(
         self, alpha: float = 0.5, temperature: float = 4.0, label_smoothing: float = 0.0
     ) -> None:
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], not {alpha}.")
-        if temperature <= 0:
-            raise ValueError(f"The temperature must be above 0, not {temperature}.")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"The temperature must be above 0 and finite, not {temperature}.")
         self.alpha = alpha
         self.temperature = temperature
         self.labels = Labels(label_smoothing)
 
-    def __call__(self, logits: Tensor, targets: Tensor, teacher_logits: Tensor | None) -> Tensor:
-        if teacher_logits is None:
-            raise ValueError("The hybrid objective needs the teacher's logits.")
-        hard = self.labels(logits, targets)
+    def __call__(
+        self, student: Answers, targets: Tensor, teachers: Sequence[Answers] = ()
+    ) -> Tensor:
+        if not self.takes(len(teachers)):
+            raise ValueError(
+                f"The objective '{self.name}' cannot do with {len(teachers)} teachers."
+            )
+        hard = self.labels(student, targets)
         soft = F.kl_div(
-            F.log_softmax(logits / self.temperature, dim=1),
-            F.log_softmax(teacher_logits / self.temperature, dim=1),
+            F.log_softmax(student.logits / self.temperature, dim=1),
+            mean_log_softmax([t.logits for t in teachers], self.temperature),
             reduction="batchmean",
             log_target=True,
         )
         return (1 - self.alpha) * hard + self.alpha * self.temperature**2 * soft
+
+
+class MultiTeacher(Hybrid):
+    """`hybrid` with the mean of the teachers' softened outputs, 1/M * sum_m softmax(teacher_m/T).
+
+    Hinton et al., 2015, section 2, on distilling an ensemble (arithmetic mean); You et al.,
+    "Learning from Multiple Teacher Networks", KDD 2017, equation 5.
+    """
+
+    name = "multi_teacher"
+    teachers = (2, None)
+
+
+class Attention(Hybrid):
+    """`hybrid` + beta * mean over images of || s/||s|| - t/||t|| ||^2.
+
+    s, t: the class maps of the labelled class of student and teacher, averaged over a grid of
+    `grid` x `grid` cells and flattened: class attention transfer (Guo et al., "Class Attention
+    Transfer Based Knowledge Distillation", CVPR 2023, equations 3 and 4) for the labelled class
+    alone; dividing by the norm compares where the maps are high, not how high.
+    """
+
+    name = "attention"
+    needs_maps = True
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        temperature: float = 4.0,
+        label_smoothing: float = 0.0,
+        beta: float = 1.0,
+        grid: int = 4,
+    ) -> None:
+        super().__init__(alpha, temperature, label_smoothing)
+        if not 0 <= beta < math.inf or not isinstance(grid, int) or grid < 2:
+            raise ValueError(
+                "beta must be at least 0 and grid a whole number of at least 2, "
+                f"not {beta} and {grid}."
+            )
+        self.beta = beta
+        self.grid = grid
+
+    def _direction(self, answers: Answers) -> Tensor:
+        """(N, grid^2) maps of unit norm."""
+        if answers.maps is None:
+            raise ValueError("The objective 'attention' needs the class maps.")
+        return F.normalize(F.adaptive_avg_pool2d(answers.maps, self.grid).flatten(1), dim=1)
+
+    def __call__(
+        self, student: Answers, targets: Tensor, teachers: Sequence[Answers] = ()
+    ) -> Tensor:
+        loss = super().__call__(student, targets, teachers)
+        apart = (self._direction(student) - self._direction(teachers[0])).square().sum(1)
+        return loss + self.beta * apart.mean()
+
+
+def mean_log_softmax(logits: Sequence[Tensor], temperature: float) -> Tensor:
+    """Logarithm of the mean of softmax(z / temperature) over M tensors z of shape (N, K)."""
+    softened = [F.log_softmax(z / temperature, dim=1) for z in logits]
+    if len(softened) == 1:
+        return softened[0]
+    return stack(softened).logsumexp(dim=0) - math.log(len(softened))
 
 
 def build_objective(name: str, **settings: float) -> Objective:

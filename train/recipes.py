@@ -39,8 +39,8 @@ class Phase:
 class Recipe:
     """Settings of one run; a YAML file holds what differs from these defaults.
 
-    teacher: id of the frozen teacher, for objectives that need one.
-    teacher_size: image side in px at which the teacher sees the views (None: its own input size).
+    teacher: id of the frozen teacher, for objectives that need one; several joined by "+".
+    teacher_size: image side in px at which a teacher sees the views (None: its own input size).
     views: number of fixed augmentations of each image (None: always new ones). With a teacher its
         targets on them are then computed once; mixup must be 0.
     source_power: see `train.views.BalancedSampler`.
@@ -65,6 +65,11 @@ class Recipe:
     source_power: float = 0.5
     patience: int = 5
     pretrained: bool = False
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers' ids."""
+        return tuple(self.teacher.split("+")) if self.teacher else ()
 
 
 def _check_keys(path: Path, given: dict, known: type) -> None:
@@ -115,20 +120,32 @@ def read_recipe(path: str | Path, **overrides) -> Recipe:
         raise RecipeError(f"{path}: phases must be a list of keys and values, one for each phase.")
     for phase in phases:
         _check_keys(path, phase, Phase)
+    if not isinstance(content.get("teacher"), str | None):
+        raise RecipeError(
+            f"{path}: teacher must be the id of one, or of several joined by '+', "
+            f"not {content['teacher']}."
+        )
     try:
         content["phases"] = tuple(Phase(**phase) for phase in content["phases"])
         recipe = Recipe(**content)
         get_task(recipe.task)
         get_spec(recipe.model)
         objective = build_objective(recipe.objective, **recipe.objective_settings)
-        if recipe.teacher is not None:
-            get_spec(recipe.teacher)
+        for teacher in recipe.teachers:
+            get_spec(teacher)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{path}: {error}") from error
-    if objective.needs_teacher and recipe.teacher is None:
-        raise RecipeError(f"{path}: the objective '{recipe.objective}' needs a teacher.")
-    if recipe.teacher is not None and not objective.needs_teacher:
-        raise RecipeError(f"{path}: the objective '{recipe.objective}' takes no teacher.")
+    if not objective.takes(len(recipe.teachers)):
+        least, most = objective.teachers
+        wanted = (
+            "no teacher" if most == 0 else f"{'exactly' if least == most else 'at least'} {least}"
+        )
+        raise RecipeError(
+            f"{path}: the objective '{recipe.objective}' takes {wanted}, but the teacher is "
+            f"{recipe.teacher or 'not named'}."
+        )
+    if objective.needs_maps and recipe.mixup:
+        raise RecipeError(f"{path}: mixed images have no one class to attend to; set mixup to 0.")
     if recipe.views and len({phase.augmentation for phase in recipe.phases}) > 1:
         raise RecipeError(f"{path}: fixed views need the same augmentation in all phases.")
     if recipe.views and recipe.mixup:
@@ -136,13 +153,21 @@ def read_recipe(path: str | Path, **overrides) -> Recipe:
     return recipe
 
 
-def find_recipe(task: str, model: str, objective: str, teacher: str | None = None) -> Path:
-    """The recipe file of a run: `<task>-<model>`, with `-labels` or `-from-<teacher>` for students."""
-    if get_spec(model).role == "teacher":
-        return FOLDER / f"{task}-{model}.yaml"
-    return FOLDER / (
-        f"{task}-{model}-from-{teacher}.yaml" if teacher else f"{task}-{model}-{objective}.yaml"
-    )
+def find_recipe(
+    task: str, model: str, teacher: str | None = None, objective: str | None = None
+) -> Path:
+    """The recipe file of a run: `<task>-<model>`, for students with `-labels` or `-from-<teacher>`.
+
+    Several teachers make `-from-all`; an objective that is not the usual one of its number of
+    teachers (`labels`, `hybrid`, `multi_teacher`) is added.
+    """
+    name = f"{task}-{model}"
+    if get_spec(model).role == "student":
+        name += f"-from-{'all' if '+' in teacher else teacher}" if teacher else "-labels"
+    usual = "labels" if not teacher else "multi_teacher" if "+" in teacher else "hybrid"
+    if objective not in (None, usual):
+        name += f"-{objective}"
+    return FOLDER / f"{name}.yaml"
 
 
 def to_dict(recipe: Recipe) -> dict:

@@ -4,18 +4,25 @@ import csv
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from train.cache import write_atomically
 from train.recipes import Recipe, RecipeError, to_dict
 
 log = logging.getLogger("train")
+
+
+class RunError(OSError):
+    """The disk does not take what a run has to write; the message says what holds."""
 
 
 def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -108,11 +115,16 @@ class RunState:
 
 
 def write_safetensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file that appears under its name only when it is complete."""
+    """Write a safetensors file that appears under its name only when it is complete.
+
+    Raises `OSError`.
+    """
     partial = file.with_name(file.name + ".partial")
     try:
         save_file(tensors, partial, metadata=metadata)
         os.replace(partial, file)
+    except SafetensorError as error:
+        raise OSError(f"{file}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -121,6 +133,7 @@ class RunFolder:
     """The files of one run. Raises `RecipeError` when the folder belongs to another run.
 
     settings: what besides recipe, data and teacher changes the result (precision and the like).
+    create: make the folder where there is none; of several processes, the main one does.
     """
 
     def __init__(
@@ -130,6 +143,7 @@ class RunFolder:
         data_id: str,
         teacher_sha256: str | None = None,
         settings: dict | None = None,
+        create: bool = True,
     ) -> None:
         self.path = Path(path)
         self.state_file = self.path / "state.safetensors"
@@ -141,11 +155,15 @@ class RunFolder:
             "teacher_sha256": teacher_sha256,
             "settings": settings or {},
         }
-        self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / "run.yaml"
         identity = yaml.safe_dump(json.loads(json.dumps(self.identity)), sort_keys=False)
         if not file.exists():
-            file.write_text(identity, encoding="utf-8")
+            if not create:
+                raise RecipeError(
+                    f"{self.path} is not the folder that the main process opened; with several "
+                    "machines it must lie on a disk that all of them share."
+                )
+            write_atomically(file, identity.encode())
         elif file.read_text(encoding="utf-8") != identity:
             raise RecipeError(
                 f"{self.path} holds a run of another recipe, data set, teacher or precision; "
@@ -156,10 +174,29 @@ class RunFolder:
         return RunState.load(self.state_file) if self.state_file.exists() else None
 
     def save_state(self, state: RunState) -> None:
-        state.save(self.state_file)
+        """Write the state to resume from. Raises `RunError` and keeps the former one."""
+        with self._writing():
+            state.save(self.state_file)
 
     def save_epoch(self, state: RunState, row: dict) -> None:
-        """Store an epoch: best weights first, metrics next, the state (the commit point) last."""
+        """Store an epoch: best weights first, metrics next, the state (the commit point) last.
+
+        Raises `RunError` where the disk is full, say; then the run resumes from the former state.
+        """
+        with self._writing():
+            self._save_epoch(state, row)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written ({error}); what it held is still valid, so make "
+                "room and start the same command again to go on."
+            ) from error
+
+    def _save_epoch(self, state: RunState, row: dict) -> None:
         if state.is_best:
             write_safetensors(state.ema, self.best_file, {"epoch": str(row["epoch"])})
         rows = [r for r in self.read_metrics() if int(r["epoch"]) < row["epoch"]]
@@ -170,7 +207,7 @@ class RunFolder:
             writer.writerows([*rows, row])
         os.replace(partial, self.metrics_file)
         plot_curves(self.read_metrics(), self.path / "curves.png", self.path.name)
-        self.save_state(state)
+        state.save(self.state_file)
 
     def read_metrics(self) -> list[dict[str, str]]:
         if not self.metrics_file.exists():

@@ -1,95 +1,141 @@
-"""From a finished run to `weights/`, and from `weights/` to the numbers of the tables."""
+"""From a finished run to `weights/`; and `results.json`, what there is to tell beside the index."""
 
 import datetime
 import json
 import logging
+import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from kdmodels.checkpoints import WEIGHTS, Checkpoint, Index
 from kdmodels.predict import Classifier
 from kdmodels.tasks import get_task
-from kdmodels.zoo import build_model, get_spec
-from train.datasets import DataError, Manifest
-from train.evaluate import compare, logits_of, summarise
-from train.floors import measure_floors
-from train.recipes import FOLDER, read_recipe, to_dict
+from kdmodels.zoo import StateDict, build_model, get_spec
+from train.datasets import Manifest
+from train.evaluate import labels_of, logits_of
+from train.recipes import FOLDER, find_recipe, read_recipe, to_dict
 
 log = logging.getLogger("train")
 
 MAX_BYTES = 45_000_000
 MAX_ACCURACY_CHANGE = 0.002
-DEFAULT_STORAGE = {"teacher": "int8", "student": "float16"}
+# The student is small already, and six bits moved its accuracy by more than is let pass below.
+DEFAULT_STORAGE = {"teacher": "int6", "student": "int8"}
 
 
 class StoreError(Exception):
-    """A run that must not be stored; the message says why."""
+    """A run that must not be stored, or not be compared; the message says why."""
+
+
+def read_run(run: Path, data_id: str) -> tuple[Checkpoint, StateDict]:
+    """The best weights of a finished run, and their row of the index before `Index.store`.
+
+    Raises `StoreError` unless the run is finished, its recipe is the one in the repository, and its
+    data are those of `data_id`.
+    """
+    try:
+        identity = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
+        recipe, trained_on = identity["recipe"], identity["data"]
+        shortened = (identity.get("settings") or {}).get("max_steps")
+        state = load_file(run / "best.safetensors")
+        with safe_open(run / "state.safetensors", framework="pt") as reader:
+            position = json.loads(reader.metadata()["position"])
+    except (OSError, SafetensorError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise StoreError(f"{run} is no run folder with trained weights: {error}") from error
+    if trained_on != data_id:
+        raise StoreError(f"{run} was trained on {trained_on}, not on {data_id}.")
+    file = FOLDER / f"{recipe['name']}.yaml"
+    known = file.exists() and to_dict(read_recipe(file, seed=recipe["seed"]))
+    if json.loads(json.dumps(known)) != recipe:
+        raise StoreError(f"{run} was not made by {file} as it stands, so nobody could repeat it.")
+    if shortened:
+        raise StoreError(f"{run} is a trial with --max-steps {shortened}, not a whole training.")
+    if not position["finished"]:
+        raise StoreError(f"{run} is not finished; start its command again to go on.")
+    about = recipe["task"], recipe["model"], recipe["teacher"]
+    usual = find_recipe(*about) == find_recipe(*about, recipe["objective"])
+    row = Checkpoint(
+        task=recipe["task"],
+        model=recipe["model"],
+        teacher=recipe["teacher"],
+        classes=get_task(recipe["task"]).class_ids,
+        file="",
+        sha256="",
+        bytes=0,
+        storage=DEFAULT_STORAGE[get_spec(recipe["model"]).role],
+        recipe=f"train/recipes/{recipe['name']}.yaml",
+        data=data_id,
+        date=datetime.date.today().isoformat(),
+        seed=recipe["seed"],
+        input_size=recipe["phases"][-1]["size"],
+        variant="" if usual else recipe["objective"],
+    )
+    return row, state
+
+
+def as_trained(row: Checkpoint, state: StateDict) -> Classifier:
+    """The float32 network of a run that is not stored."""
+    task = get_task(row.task)
+    model = build_model(row.model, task.num_classes, row.input_size)
+    model.load_state_dict(state)
+    return Classifier(task, row.spec, row, model.eval().requires_grad_(False))
 
 
 def store_run(run: Path, manifest: Manifest, storage: str | None = None) -> Checkpoint:
     """Store a run's best weights in `weights/` and in the index.
 
-    Checks on the test split that the storage type moves the accuracy by less than 0.2 points
-    against the float32 weights, and that the file stays below 45 MB. Raises `StoreError`.
+    Checks on the validation and test images together that the storage type moves the accuracy by
+    less than 0.2 points against the float32 weights, and that the file stays below 45 MB. Raises
+    `StoreError`.
     """
-    try:
-        identity = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
-        state = load_file(run / "best.safetensors")
-    except FileNotFoundError as error:
-        raise StoreError(f"{run} is no run folder with trained weights: {error}") from error
-    recipe = identity["recipe"]
-    if identity["data"] != manifest.id:
-        raise StoreError(f"{run} was trained on {identity['data']}, not on {manifest.id}.")
-    _check_run(run, recipe)
-    task, spec = get_task(recipe["task"]), get_spec(recipe["model"])
-    row = Checkpoint(
-        task=task.id,
-        model=spec.id,
-        teacher=recipe["teacher"],
-        classes=task.class_ids,
-        file="",
-        sha256="",
-        bytes=0,
-        storage=storage or DEFAULT_STORAGE[spec.role],
-        recipe=f"train/recipes/{recipe['name']}.yaml",
-        data=manifest.id,
-        date=datetime.date.today().isoformat(),
-        seed=recipe["seed"],
-        input_size=recipe["phases"][-1]["size"],
-    )
+    row, state = read_run(run, manifest.id)
+    if storage:
+        row = replace(row, storage=storage)
     with tempfile.TemporaryDirectory() as folder:  # what is refused must not reach `weights/`
         trial = Index(Path(folder))
         row = trial.store(row, state)
         if row.bytes > MAX_BYTES:
             raise StoreError(f"{row.file} has {row.bytes:,} bytes, more than {MAX_BYTES:,}.")
-        model = build_model(row.model, task.num_classes, row.input_size)
-        model.load_state_dict(state)
-        samples = manifest.split("test")
-        as_trained = logits_of(Classifier(task, row.spec, row, model.eval()), samples)
-        as_stored = logits_of(Classifier.load(trial, row), samples)
-    labels = np.array([task.class_ids.index(s.label) for s in samples])
-    before, after = ((x.argmax(1) == labels).mean() for x in (as_trained, as_stored))
-    log.info("%s: test accuracy %.4f as trained, %.4f as stored.", row.file, before, after)
+        samples = (*manifest.split("val"), *manifest.split("test"))
+        exact = logits_of(as_trained(row, state), samples)
+        stored = logits_of(Classifier.load(trial, row), samples)
+    labels = labels_of(samples, manifest.task)
+    before, after = ((x.argmax(1) == labels).mean() for x in (exact, stored))
+    log.info(
+        "%s: accuracy on held-out images %.4f as trained, %.4f as stored.", row.file, before, after
+    )
     if abs(before - after) >= MAX_ACCURACY_CHANGE:
         raise StoreError(f"Storing {row.file} as {row.storage} moves the accuracy too much.")
     index = Index.read() if (WEIGHTS / "index.json").exists() else Index(WEIGHTS)
     return index.store(row, state)
 
 
-def _check_run(run: Path, recipe: dict) -> None:
-    """Raise `StoreError` unless the run is finished and its recipe is the one in the repository."""
-    file = FOLDER / f"{recipe['name']}.yaml"
-    known = file.exists() and to_dict(read_recipe(file, seed=recipe["seed"]))
-    if json.loads(json.dumps(known)) != recipe:
-        raise StoreError(f"{run} was not made by {file} as it stands, so nobody could repeat it.")
-    with safe_open(run / "state.safetensors", framework="pt") as state:
-        if not json.loads(state.metadata()["position"])["finished"]:
-            raise StoreError(f"{run} is not finished; start its command again to go on.")
+# --- results.json ----------------------------------------------------------------------------
+
+
+def results_file() -> Path:
+    return WEIGHTS / "results.json"
+
+
+def read_results() -> dict:
+    """What `update_results` stored, by task; empty before the first evaluation."""
+    if not results_file().exists():
+        return {}
+    return json.loads(results_file().read_text(encoding="utf-8"))
+
+
+def update_results(task_id: str, **parts: object) -> None:
+    """Replace the named parts of a task's results, and keep the others. Written whole or not."""
+    results = read_results()
+    results.setdefault(task_id, {}).update(parts)
+    partial = results_file().with_name("results.json.partial")
+    partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, results_file())
 
 
 def differences(
@@ -99,8 +145,8 @@ def differences(
 
     The tolerance covers what another processor or number of threads does to the last digits.
     """
-    if isinstance(stored, dict) and isinstance(found, dict) and stored.keys() == found.keys():
-        pairs = [(stored[k], found[k], f"{name}.{k}") for k in stored]
+    if isinstance(stored, dict) and isinstance(found, dict):
+        pairs = [(stored.get(k), found.get(k), f"{name}.{k}") for k in (stored | found)]
     elif isinstance(stored, list) and isinstance(found, list) and len(stored) == len(found):
         pairs = [(a, b, f"{name}[{i}]") for i, (a, b) in enumerate(zip(stored, found, strict=True))]
     elif isinstance(stored, float) and isinstance(found, float):
@@ -108,76 +154,3 @@ def differences(
     else:
         return [] if stored == found else [name.strip(".")]
     return [d for a, b, path in pairs for d in differences(a, b, tolerance, path)]
-
-
-def evaluate_task(manifest: Manifest, split: str, write: bool) -> None:
-    """Evaluate all stored checkpoints of a task; say whether the index agrees, or update it.
-
-    With `write`, also measures the floors and the paired difference between each distilled
-    student and the one trained on labels only, into `weights/results.json`.
-    """
-    index, task = Index.read(), manifest.task
-    samples = manifest.split(split)
-    rows = [c for c in index.checkpoints if c.task == task.id]
-    strange = [c.file for c in rows if c.data != manifest.id]
-    if strange:
-        raise DataError(
-            f"{', '.join(strange)} was trained on other data than {manifest.id}; its test images "
-            "may be among the training images here."
-        )
-    logits, updated = {}, []
-    for row in rows:
-        logits[row.file] = logits_of(Classifier.load(index, row), samples)
-        metrics = summarise(logits[row.file], samples, task)
-        _report(row, metrics, split)
-        if split == "test" and not write:
-            other = differences(row.metrics, metrics)
-            log.info("  %s", f"DIFFERS from the index: {other}" if other else "equals the index.")
-        updated.append(Checkpoint(**{**row.__dict__, "metrics": metrics}))
-    if not write:
-        return
-    if split != "test":
-        raise DataError("Only results of the test split are stored; leave out --split.")
-    others = tuple(c for c in index.checkpoints if c.task != task.id)
-    Index(index.folder, (*others, *updated), index.hub_repo, index.hub_revision).write()
-    results = read_results()
-    results[task.id] = {
-        "data": manifest.id,
-        "floors": measure_floors(manifest),
-        "distillation": {
-            row.teacher: compare(logits[row.file], logits[control.file], samples, task)
-            for control in rows
-            if get_spec(control.model).role == "student" and control.teacher is None
-            for row in rows
-            if row.teacher and (row.model, row.seed) == (control.model, control.seed)
-        },
-    }
-    results_file().write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-
-
-def results_file() -> Path:
-    return WEIGHTS / "results.json"
-
-
-def read_results() -> dict:
-    """Floors and paired differences by task; empty before the first evaluation."""
-    if not results_file().exists():
-        return {}
-    return json.loads(results_file().read_text(encoding="utf-8"))
-
-
-def _report(row: Checkpoint, metrics: dict, split: str) -> None:
-    log.info("%s, %s, %s split, %d images:", row.name, row.task, split, metrics["images"])
-    for name in ("accuracy", "macro_f1"):
-        low, high = metrics[name]["ci95"]
-        log.info("  %s %.4f (95%% interval %.4f to %.4f)", name, metrics[name]["value"], low, high)
-    for name, rate in metrics["classes"].items():
-        low, high = rate["sensitivity"]["ci95"]
-        log.info(
-            "  sensitivity of %s %.4f (%.4f to %.4f)", name, rate["sensitivity"]["value"], low, high
-        )
-    for source, part in metrics["sources"].items():
-        cells = ", ".join(
-            f"{name} {c['sensitivity']:.3f} of {c['images']}" for name, c in part["classes"].items()
-        )
-        log.info("  %s: accuracy %.3f of %d; %s", source, part["accuracy"], part["images"], cells)

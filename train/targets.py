@@ -1,4 +1,4 @@
-"""Teacher targets, computed once: logits of the frozen teacher on a fixed set of views.
+"""Teacher targets, computed once: answers of the frozen teacher on a fixed set of views.
 
 With `views: V` a recipe draws each image in V fixed augmentations instead of ever new ones, so the
 teacher runs V times over the training images instead of once an epoch, and a distillation epoch
@@ -8,67 +8,97 @@ then costs what plain training costs.
 import hashlib
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from safetensors.torch import load_file, save
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from kdmodels.preprocess import normalise
-from kdmodels.zoo import ModelSpec
-from train.runs import write_safetensors
+from train.cache import write_atomically
+from train.members import size_of
+from train.objectives import Answers
+from train.runs import RunError
+from train.teachers import Teacher
 from train.views import TrainViews
 
 log = logging.getLogger("train")
 
 
-def targets_key(teacher_sha256: str, views: TrainViews) -> str:
-    """Digest of all that the targets depend on: teacher, images, seed, and augmentation."""
-    images = [(s.path.name, s.path.stat().st_size) for s in views.store.samples]
-    parts = [teacher_sha256, views.seed, views.size, repr(views.augment), images]
+@dataclass(frozen=True)
+class Targets:
+    """A teacher's answers to V views of N images: logits (N, V, K) and maps (N, V, h, w)."""
+
+    logits: Tensor
+    maps: Tensor
+
+    def of(self, indices: Tensor, views: Tensor, device: torch.device) -> Answers:
+        """The answers to (N,) pairs of image and view."""
+        indices, views = indices.cpu(), views.cpu()
+        return Answers(self.logits[indices, views].to(device), self.maps[indices, views].to(device))
+
+
+def targets_key(teacher: Teacher, views: TrainViews) -> str:
+    """Digest of all that the targets depend on: teacher, images, labels, seed, and augmentation.
+
+    An image is known by its name, its size in bytes and its number (see `train.datasets.Sample`).
+    """
+    samples = zip(views.store.samples, views.numbers, strict=True)
+    images = [(s.path.name, size_of(s.path), s.label, number) for s, number in samples]
+    seen = [views.store.size, views.size, views.seed, repr(views.augment), images]
+    parts = [teacher.sha256, teacher.bf16, teacher.size, *seen]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-@torch.inference_mode()
-def _logits_of_view(
-    teacher: nn.Module, spec: ModelSpec, views: TrainViews, view: int, device: torch.device
-) -> Tensor:
+def _answers_to_view(
+    teacher: Teacher, views: TrainViews, view: int, device: torch.device
+) -> dict[str, Tensor]:
     keys = [(index, view) for index in range(len(views))]
     loader = DataLoader(views, batch_size=32, sampler=keys)
-    logits = [
-        teacher(normalise(images.to(device), spec.mean, spec.std)).float().cpu()
-        for images, *_ in tqdm(loader, desc=f"teacher, view {view}", leave=False, disable=None)
+    answers = [
+        teacher(images.to(device), labels.to(device))
+        for images, labels, *_ in tqdm(loader, f"teacher, view {view}", leave=False, disable=None)
     ]
-    return torch.cat(logits)
+    return {
+        "logits": torch.cat([a.logits for a in answers]).cpu(),
+        "maps": torch.cat([a.maps for a in answers]).cpu(),
+    }
+
+
+def _write(part: dict[str, Tensor], file: Path) -> None:
+    """Safe from another run that computes the same targets at the same time."""
+    try:
+        write_atomically(file, save(part))
+    except OSError as error:
+        raise RunError(
+            f"The teacher's targets cannot be written to {file} ({error}); make room and start the "
+            "same command again to go on."
+        ) from error
 
 
 def teacher_targets(
-    teacher: nn.Module,
-    spec: ModelSpec,
-    sha256: str,
-    views: TrainViews,
-    number: int,
-    folder: Path,
-    device: torch.device,
-) -> Tensor:
-    """(N, number, K) float32 logits of the teacher on views 0 to number - 1 of N images.
+    teacher: Teacher, views: TrainViews, number: int, folder: Path, device: torch.device
+) -> Targets:
+    """The teacher's answers to views 0 to number - 1 of all images; `views` are of its size.
 
     Each view is a file below `folder`, under the digest of all that it depends on; a missing or
     damaged file is computed anew, so an interrupted computation goes on where it stopped.
+    Raises `RunError` where the disk does not take it.
     """
-    folder = folder / targets_key(sha256, views)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder / targets_key(teacher, views)
     parts = []
     for view in range(number):
         file = folder / f"view-{view}.safetensors"
         try:
-            logits = load_file(file)["logits"]
+            part = load_file(file)
+            parts.append((part["logits"], part["maps"]))
         except (FileNotFoundError, SafetensorError, KeyError):
-            log.info("Teacher targets: view %d of %d ...", view + 1, number)
-            logits = _logits_of_view(teacher, spec, views, view, device)
-            write_safetensors({"logits": logits}, file, {})
-        parts.append(logits)
-    return torch.stack(parts, dim=1)
+            log.info("Targets of %s: view %d of %d ...", teacher.spec.paper_name, view + 1, number)
+            part = _answers_to_view(teacher, views, view, device)
+            _write(part, file)
+            parts.append((part["logits"], part["maps"]))
+    logits, maps = zip(*parts, strict=True)
+    return Targets(torch.stack(logits, dim=1), torch.stack(maps, dim=1))

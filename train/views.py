@@ -7,12 +7,14 @@ run that was killed resumes on exactly the views that it would have seen.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
+from tqdm import tqdm
 
 from kdmodels.tasks import Task
 from train.datasets import Sample, read_pixels
@@ -72,33 +74,63 @@ AUGMENTATIONS = {"cxr": _cxr_views, "histopathology": _histopathology_views}
 
 
 class PixelStore:
-    """Decoded images in memory as uint8, greyscale ones with one channel; decoded on first use."""
+    """Decoded images as uint8, greyscale ones with one channel, in memory where all of them fit.
+
+    Decoded on first use, or all at once by `fill`; where they do not fit, whenever they are used.
+    """
 
     def __init__(self, samples: Sequence[Sample], task: Task, size: int) -> None:
         self.samples, self.task, self.size = samples, task, size
         self.channels = 1 if task.greyscale else 3
-        fits = len(samples) * self.channels * size**2 <= CACHE_LIMIT_BYTES
-        self._cache: dict[int, np.ndarray] | None = {} if fits else None
+        number = len(samples) * self.channels * size**2
+        # One tensor, which worker processes share, and which takes memory only as it is filled.
+        shape = (len(samples), self.channels, size, size)
+        self._pixels = (
+            torch.empty(shape, dtype=torch.uint8) if number <= CACHE_LIMIT_BYTES else None
+        )
+        self._kept = np.zeros(len(samples), bool)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Tensor:
         """(1 or 3, size, size) uint8."""
-        if self._cache is not None and index in self._cache:
-            return torch.from_numpy(self._cache[index])
+        if self._pixels is None:
+            return self._decode(index)
+        if not self._kept[index]:
+            self._pixels[index] = self._decode(index)
+            self._kept[index] = True
+        return self._pixels[index]
+
+    def _decode(self, index: int) -> Tensor:
         pixels = read_pixels(self.samples[index], self.task, self.size)
         pixels = np.ascontiguousarray(pixels[..., : self.channels].transpose(2, 0, 1))
-        if self._cache is not None:
-            self._cache[index] = pixels
         return torch.from_numpy(pixels)
+
+    def fill(self) -> None:
+        """Decode all images that are to be kept, before worker processes would each do it."""
+        if self._pixels is None:
+            return
+        pool = ThreadPoolExecutor(torch.get_num_threads())
+        try:
+            done = pool.map(self.__getitem__, range(len(self)))
+            for _ in tqdm(done, "Decoding", len(self), leave=False, disable=None):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def numbers_of(samples: Sequence[Sample]) -> list[int]:
+    """By index, the number that decides a sample's random views (see `Sample.number`)."""
+    return [i if s.number is None else s.number for i, s in enumerate(samples)]
 
 
 class TrainViews(Dataset):
     """(index, view) -> (image (3, size, size) uint8, class index, index, view).
 
-    strength: of the augmentation, 0 (flips alone) to 1. A pure function of its key. At another `size` a key gives the same view at that size, but for
-    rounding, the reach of a blur and the place of an erased rectangle.
+    strength: of the augmentation, 0 (flips alone) to 1. A pure function of its key. At another
+    `size` a key gives the same view at that size, but for rounding, the reach of a blur and the
+    place of an erased rectangle.
     """
 
     def __init__(self, store: PixelStore, size: int, seed: int, strength: float = 1.0) -> None:
@@ -106,6 +138,7 @@ class TrainViews(Dataset):
         self.augment = AUGMENTATIONS[store.task.id](size, strength)
         ids = store.task.class_ids
         self.labels = [ids.index(s.label) for s in store.samples]
+        self.numbers = numbers_of(store.samples)
 
     def __len__(self) -> int:
         return len(self.store)
@@ -113,7 +146,9 @@ class TrainViews(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int, int]:
         index, view = key
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed_of(self.seed, "view", index, view))
+            torch.default_generator.manual_seed(
+                seed_of(self.seed, "view", self.numbers[index], view)
+            )
             image = self.augment(self.store[index])
         return image.expand(3, -1, -1), self.labels[index], index, view
 
@@ -154,6 +189,7 @@ class BalancedSampler(Sampler[tuple[int, int]]):
             ],
             dtype=torch.float64,
         )
+        self.numbers = numbers_of(samples)
         self.seed, self.views = seed, views
         self.epoch = 0
 
@@ -170,4 +206,6 @@ class BalancedSampler(Sampler[tuple[int, int]]):
         for index in drawn.tolist():
             view = self.epoch * VIEWS_PER_EPOCH + times[index] % VIEWS_PER_EPOCH
             times[index] += 1
-            yield index, view if self.views is None else seed_of(index, view) % self.views
+            if self.views is not None:
+                view = seed_of(self.numbers[index], view) % self.views
+            yield index, view

@@ -132,7 +132,7 @@ def test_both_answers_then_both_heatmaps(page):
         assert len(shares) == 3
         assert sum(shares) == pytest.approx(100, abs=0.2)
         assert float(re.search(r"([\d.]+) ms", page.inner_text(f"{card} .latency"))[1]) > 0
-        assert re.search(r"PyTorch .* \d+ thread", page.inner_text(f"{card} footer"))
+        assert re.search(r"(OpenVINO|PyTorch) .* \d+ thread", page.inner_text(f"{card} footer"))
     assert re.search(r"(Both say|They differ).*times as fast", page.inner_text("#verdict"))
     # The answers stand before any heatmap does, and the wait for those is shown.
     assert page.locator("#teacher-heatmap img").count() == 0

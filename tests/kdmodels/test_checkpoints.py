@@ -4,120 +4,39 @@ import hashlib
 import json
 import os
 import pickle
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import close_session, constants
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import kdmodels.codecs
 from kdmodels.checkpoints import (
-    ENCODERS,
+    WEIGHTS,
     CheckpointError,
     Index,
-    decode,
-    encode,
     read_state,
     sha256_of,
     verify,
 )
+from kdmodels.codecs import ENCODERS, decode, encode
 from kdmodels.predict import Classifier
 from kdmodels.tasks import TASKS
 from kdmodels.zoo import MODELS, TEACHERS, build_model
+from tests.hub import HubStandIn
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
-def mixed_state(seed=0):
-    """Every kind of tensor that a network keeps, with channels of very different size."""
-    generator = torch.Generator().manual_seed(seed)
-    conv = torch.randn(6, 4, 3, 3, generator=generator) * torch.logspace(-6, 3, 6).view(-1, 1, 1, 1)
-    conv[2] = 0
-    return {
-        "conv.weight": conv,
-        "linear.weight": torch.randn(5, 7, generator=generator),
-        "pos_embed": torch.randn(1, 3, 2, 2, generator=generator),
-        "linear.bias": torch.randn(5, generator=generator),
-        "norm.running_var": torch.rand(5, generator=generator),
-        "norm.num_batches_tracked": torch.tensor(123456789),
-        "index": torch.arange(6).reshape(2, 3),
-        "scalar": torch.tensor(0.1),
-    }
-
-
-# --- encoding --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("storage", list(ENCODERS))
-def test_vectors_and_integers_come_back_exactly_from_every_storage(storage):
-    state = mixed_state()
-    decoded = decode(encode(state, storage))
-    assert list(decoded) == list(state)
-    for name, tensor in state.items():
-        assert (decoded[name].dtype, decoded[name].shape) == (tensor.dtype, tensor.shape), name
-        if storage == "float32" or tensor.ndim < 2 or not tensor.is_floating_point():
-            assert torch.equal(decoded[name], tensor), name
-
-
-def test_float16_is_within_half_of_its_last_digit():
-    state = mixed_state()
-    stored = encode(state, "float16")
-    assert stored["conv.weight"].dtype == torch.float16
-    for name in ("conv.weight", "linear.weight", "pos_embed"):
-        bound = state[name].abs() * 2**-11 + 2**-25  # the second for numbers below its normal range
-        assert ((decode(stored)[name] - state[name]).abs() <= bound).all()
-
-
-def test_int8_is_within_half_of_a_step_of_each_channel():
-    state = mixed_state()
-    stored = encode(state, "int8")
-    decoded = decode(stored)
-    for name in ("conv.weight", "linear.weight", "pos_embed"):
-        assert stored[name].dtype == torch.int8 and stored[name].abs().max() <= 127
-        for channel, wanted in enumerate(state[name].double()):
-            largest = wanted.abs().max()
-            error = (decoded[name][channel].double() - wanted).abs().max()
-            assert error <= largest / 127 / 2 * (1 + 1e-5), (name, channel)
-            # the largest weight is met exactly, so the whole range of int8 is in use
-            assert decoded[name][channel].abs().max() == pytest.approx(largest.item(), rel=1e-6)
-
-
-@pytest.mark.parametrize("storage", list(ENCODERS))
-def test_a_channel_of_zeros_stays_zero(storage):
-    stored = encode(mixed_state(), storage)
-    decoded = decode(stored)["conv.weight"]
-    assert decoded[2].eq(0).all() and decoded.isfinite().all()
-    # 0 / 0 has no integer, and what it is turned into differs between processors
-    assert all((stored[name] > 0).all() for name in stored if name.endswith("scale"))
-
-
-@pytest.mark.parametrize("storage", list(ENCODERS))
-def test_encoding_does_not_depend_on_the_memory_layout_and_keeps_its_input(storage):
-    state = mixed_state()
-    last = {
-        k: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v
-        for k, v in state.items()
-    }
-    one, other = encode(state, storage), encode(last, storage)
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert all(tensor.is_contiguous() for tensor in other.values())  # as safetensors wants it
-    assert all(torch.equal(state[name], tensor) for name, tensor in mixed_state().items())
-
-
-def test_smaller_storages_are_smaller(tmp_path):
-    sizes = []
-    for storage in ("float32", "float16", "int8"):
-        file = tmp_path / f"{storage}.safetensors"
-        save_file(encode({"weight": torch.randn(64, 512)}, storage), file)
-        sizes.append(file.stat().st_size)
-    assert sizes[0] > 1.9 * sizes[1] > 3.6 * sizes[2]
+@pytest.fixture(autouse=True)
+def nothing_is_small(monkeypatch):
+    """Let matrices of few weights be quantised too: the ones here are kept small."""
+    monkeypatch.setattr(kdmodels.codecs, "_LEAST_WEIGHTS", 0)
 
 
 # --- storing, finding, loading ---------------------------------------------------------
@@ -179,6 +98,83 @@ def test_students_are_found_by_their_teacher(tiny_index):
     assert tiny_index.find("cxr", "ofa_595", "vgg19").name == "OFA-595 (from VGG19)"
     assert tiny_index.find("cxr", "ofa_595").name == "OFA-595 (labels only)"
     assert tiny_index.find("cxr", "visformer_s").name == "Visformer-S"
+
+
+ALL = "+".join(TEACHERS)
+NAMES = {  # model, teacher, variant -> name, stem
+    ("vgg19", None, ""): ("VGG19", "cxr-vgg19"),
+    ("autoformerv2_t", None, ""): ("AutoFormerV2-T", "cxr-autoformerv2_t"),
+    ("ofa_595", None, ""): ("OFA-595 (labels only)", "cxr-ofa_595-labels"),
+    ("ofa_595", "visformer_s", ""): ("OFA-595 (from Visformer-S)", "cxr-ofa_595-from-visformer_s"),
+    ("ofa_595", "vgg19", "attention"): (
+        "OFA-595 (from VGG19, attention)",
+        "cxr-ofa_595-from-vgg19-attention",
+    ),
+    ("ofa_595", ALL, ""): ("OFA-595 (from 3 teachers)", "cxr-ofa_595-from-all"),
+    ("ofa_595", "vgg19+visformer_s", ""): ("OFA-595 (from 2 teachers)", "cxr-ofa_595-from-all"),
+}
+
+
+@pytest.mark.parametrize("origin", NAMES, ids=lambda origin: "-".join(filter(None, origin)))
+def test_a_checkpoint_is_called_after_its_origin(new_row, origin):
+    model, teacher, variant = origin
+    row = replace(new_row("cxr", model, teacher), variant=variant)
+    assert (row.name, row.stem) == NAMES[origin]
+
+
+def test_no_two_origins_share_a_file_and_each_is_found(new_row, tmp_path):
+    index = Index(tmp_path)
+    origins = [origin for origin in NAMES if origin[1] != "vgg19+visformer_s"]
+    for seed, (model, teacher, variant) in enumerate(origins):
+        row = replace(new_row("cxr", model, teacher), variant=variant, seed=seed)
+        index.store(row, build_model(model, 3).state_dict())
+    again = Index.read(tmp_path)
+    found = [again.find("cxr", *origin) for origin in origins]
+    assert [row.seed for row in found] == list(range(len(origins)))
+    assert [row.file for row in found] == [f"{NAMES[o][1]}.safetensors" for o in origins]
+    assert {path.stem for path in tmp_path.glob("*.safetensors")} == {row.stem for row in found}
+
+
+def test_other_teachers_of_the_same_number_take_the_place_of_the_last_ones(new_row, tmp_path):
+    """They share a file name, so the row whose file is gone must go with it."""
+    for teacher in ("vgg19+visformer_s", ALL):
+        row = new_row("cxr", "ofa_595", teacher)
+        Index(tmp_path).store(row, build_model("ofa_595", 3).state_dict())
+    assert [row.teacher for row in Index.read(tmp_path).checkpoints] == [ALL]
+    with pytest.raises(CheckpointError, match=r"no ofa_595 distilled from vgg19\+visformer_s for"):
+        Index.read(tmp_path).find("cxr", "ofa_595", "vgg19+visformer_s")
+
+
+def test_a_variant_neither_replaces_the_usual_student_nor_stands_in_for_it(tiny_index):
+    usual = tiny_index.find("cxr", "ofa_595", "vgg19")
+    variant = replace(usual, variant="attention", seed=9)
+    tiny_index.store(variant, build_model("ofa_595", 3).state_dict())
+    again = Index.read(tiny_index.folder)
+    assert again.find("cxr", "ofa_595", "vgg19") == usual
+    assert again.find("cxr", "ofa_595", "vgg19", "attention").seed == 9
+    again.load(usual)  # its file is as it was
+    with pytest.raises(CheckpointError, match=r"distilled from visformer_s by 'attention' for the"):
+        again.find("cxr", "ofa_595", "visformer_s", "attention")
+    without = replace(again, checkpoints=tuple(c for c in again.checkpoints if c != usual))
+    assert "vgg19" in again.teachers("cxr") and "vgg19" not in without.teachers("cxr")
+    with pytest.raises(CheckpointError, match="no ofa_595 distilled from vgg19 for the task 'cxr'"):
+        without.find("cxr", "ofa_595", "vgg19")
+
+
+def test_an_index_from_before_there_were_variants_is_read(tiny_index):
+    file = tiny_index.folder / "index.json"
+    content = json.loads(file.read_text())
+    for stored in content["checkpoints"]:
+        del stored["variant"]
+    file.write_text(json.dumps(content))
+    assert Index.read(tiny_index.folder) == tiny_index
+
+
+def test_the_shipped_files_are_called_as_they_would_be_now():
+    if not (WEIGHTS / "index.json").is_file():
+        pytest.skip("no weights are stored yet")
+    rows = Index.read().checkpoints
+    assert [row.file for row in rows] == [f"{row.stem}.safetensors" for row in rows]
 
 
 def test_what_is_not_listed_is_named(tiny_index):
@@ -301,6 +297,42 @@ def test_a_truncated_file_is_noticed_before_it_is_hashed(tiny_index, row, monkey
 def test_a_file_listed_in_its_truncated_form_is_refused_too(tiny_index, row, keep):
     content = (tiny_index.folder / row.file).read_bytes()[:keep]
     refused(tiny_index, put(tiny_index, row, content), "not a whole safetensors file")
+
+
+DAMAGE = {  # of a matrix of 5 x 70, stored as `weight`, `weight.int8_scale` and so on
+    "int8": {
+        "scales of other channels": {"int8_scale": torch.ones(4)},
+        "scales in a table": {"int8_scale": torch.ones(5, 2)},
+    },
+    "int6": {
+        "a byte less": {"": torch.zeros(262, dtype=torch.uint8)},
+        "weights missing": {"": torch.zeros(3, dtype=torch.uint8)},
+        "no shape": {"int6_shape": None},
+        "another shape": {"int6_shape": torch.tensor([5, 71])},
+        "a shape of fractions": {"int6_shape": torch.tensor([5.0, 70.0])},
+        "a negative shape": {"int6_shape": torch.tensor([-5, 70])},
+        "a shape of no dimension": {"int6_shape": torch.tensor([], dtype=torch.int64)},
+        "one number for a shape": {"int6_shape": torch.tensor(350)},
+        "scales of other channels": {"int6_scale": torch.ones(4)},
+        "one number for scales": {"int6_scale": torch.tensor(1.0)},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("storage", "damage"), [(storage, name) for storage in DAMAGE for name in DAMAGE[storage]]
+)
+def test_contents_that_do_not_fit_together_are_refused_with_the_name_of_the_file(
+    tmp_path, storage, damage
+):
+    stored, file = encode({"weight": torch.randn(5, 70)}, storage), tmp_path / "a.safetensors"
+    save_file(stored, file)
+    assert read_state(file)["weight"].shape == (5, 70)
+    changes = {f"weight.{k}".rstrip("."): v for k, v in DAMAGE[storage][damage].items()}
+    assert changes.keys() <= stored.keys()
+    save_file({k: v for k, v in (stored | changes).items() if v is not None}, file)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors is not a whole safetensors file"):
+        read_state(file)
 
 
 @pytest.mark.parametrize(
@@ -444,6 +476,9 @@ def edit(**changes):
         (edit(file="/etc/passwd"), "'/etc/passwd' must be a plain file name"),
         (edit(file="a/b"), "'a/b' must be a plain file name"),
         (edit(colour="red"), "colour"),
+        (edit(temperature=0), "needs a temperature above 0"),
+        (edit(temperature=-1.5), "needs a temperature above 0"),
+        (edit(temperature="warm"), "not supported"),
         (edit(classes=3), "not iterable"),
         (edit(model="resnet"), "no model 'resnet'"),
         (edit(task="mri"), "no task 'mri'"),
@@ -463,71 +498,14 @@ def test_an_index_that_cannot_be_understood_is_refused_with_the_cause(tiny_index
 
 @contextmanager
 def hub(files, cut=False):
-    """A stand-in for the Hub on this machine: yields its address and the list of its requests.
+    """A stand-in for the Hub: yields its address and the list of its requests.
 
     `files` maps repository, revision and name to bytes. `cut`: it breaks off within every file.
     """
-    requests = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.answer(body=False)
-
-        def do_GET(self):
-            self.answer(body=True)
-
-        def answer(self, body):
-            requests.append((self.command, self.path))
-            repo, _, rest = self.path.strip("/").partition("/resolve/")
-            revision, _, name = rest.partition("/")
-            content = files.get((repo, revision, name))
-            self.send_response(200 if content else 404)
-            self.send_header("X-Repo-Commit", revision)
-            if not content:
-                self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", str(len(content or b"")))
-            self.send_header("ETag", f'"{hashlib.sha256(content or b"").hexdigest()}"')
-            self.end_headers()
-            if body and content:
-                self.wfile.write(content[: len(content) // 2] if cut else content)
-                self.close_connection = True
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", requests
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
-def use_hub(monkeypatch, tmp_path):
-    """Make huggingface_hub talk to an address, with an empty cache of its own."""
-    for name in (
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-    ):
-        monkeypatch.delenv(name, raising=False)
-
-    def use(address):
-        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    close_session()  # a client keeps the proxies of when it was made
-    yield use
-    close_session()
+    with HubStandIn(cut) as server:
+        for place, content in files.items():
+            server.place(*place, content)
+        yield server.address, server.requests
 
 
 @pytest.fixture

@@ -1,15 +1,27 @@
 """Shared fixtures: small generated data sets that are easy to tell apart, and small recipes."""
 
+import copy
 import csv
+import json
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL import Image
 
-from kdmodels.tasks import get_task
+import train.store
+from kdmodels.checkpoints import Index
+from kdmodels.tasks import TASKS, get_task
+from kdmodels.zoo import build_model
 from train.datasets import Manifest, Sample
-from train.recipes import Phase, Recipe
+from train.evaluate import compare, summarise
+from train.recipes import Phase, Recipe, find_recipe, to_dict
+from train.runs import RunFolder, RunState, write_safetensors
 
 COLOURS = ((220, 40, 40), (40, 220, 40), (40, 40, 220), (200, 200, 40), (200, 40, 200))
 
@@ -24,6 +36,29 @@ def draw(kind: int, seed: int, side: int = 32, colour: bool = False) -> Image.Im
         pattern = (np.sin(8 * np.pi * y), np.sin(8 * np.pi * x), np.zeros_like(y))[kind]
         pixels = 128 + 90 * pattern[..., None] + noise[..., :1].repeat(3, axis=2)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """What is kept between runs stays in a folder of each test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def clean_accelerate(monkeypatch):
+    """Accelerate keeps its settings for the process: a function to forget them; used after a test.
+
+    Spares the collection of garbage at the end of each phase, which takes longer than a tiny one.
+    """
+    monkeypatch.setattr("accelerate.utils.memory.gc", SimpleNamespace(collect=lambda: 0))
+
+    def forget() -> None:
+        AcceleratorState._reset_state(True)
+        PartialState._reset_state()
+        GradientState._reset_state()
+
+    yield forget
+    forget()
 
 
 @pytest.fixture
@@ -50,7 +85,13 @@ def make_manifest(tmp_path):
 
 
 @pytest.fixture
-def write_starter():
+def write_starter(starter_writer):
+    """Write a starter set (see `starter_writer`)."""
+    return starter_writer
+
+
+@pytest.fixture(scope="session")
+def starter_writer():
     """Write a starter set of generated chest images (JPEG, 64 px) with its manifest.csv."""
 
     def write(folder: Path, train: int = 6, val: int = 2, test: int = 2) -> Path:
@@ -86,3 +127,105 @@ def make_recipe():
         )
 
     return make
+
+
+@pytest.fixture
+def weights(tiny_models, tmp_path, monkeypatch) -> Path:
+    """An empty weights folder of tiny networks, for the length of a test."""
+    folder = tmp_path / "weights"
+    monkeypatch.setattr(train.store, "WEIGHTS", folder)
+    monkeypatch.setattr(Index.read.__func__, "__defaults__", (folder,))
+    return folder
+
+
+@pytest.fixture
+def recipes(tmp_path, monkeypatch) -> Path:
+    """An empty folder in place of train/recipes, as far as finished runs are concerned."""
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    monkeypatch.setattr(train.store, "FOLDER", folder)
+    return folder
+
+
+@pytest.fixture
+def finish_run(make_recipe, tiny_models, tmp_path, recipes):
+    """Make the folder of a finished run and its recipe, with weights as the network is built.
+
+    change: what the head's weights are moved by, so that runs answer differently. Keywords replace
+    the recipe's settings.
+    """
+
+    def finish(
+        manifest, model="ofa_595", teacher=None, change=0.0, seed=0, finished=True,
+        data=None, settings=None, **other,
+    ) -> Path:  # fmt: skip
+        objective = "multi_teacher" if "+" in (teacher or "") else "hybrid" if teacher else "labels"
+        objective = other.pop("objective", objective)
+        name = find_recipe(manifest.task.id, model, teacher, objective).stem
+        recipe = make_recipe(
+            Phase(size=32, epochs=1, lr=0.1), name=name, task=manifest.task.id, model=model,
+            teacher=teacher, objective=objective, **other,
+        )  # fmt: skip
+        (recipes / f"{name}.yaml").write_text(
+            yaml.safe_dump(json.loads(json.dumps(to_dict(recipe))))
+        )
+        recipe = replace(recipe, seed=seed)
+        folder = RunFolder(
+            tmp_path / "runs" / f"{name}-seed{seed}", recipe, data or manifest.id, None, settings
+        )
+        state = build_model(model, manifest.task.num_classes).state_dict()
+        state["head.weight"] = state["head.weight"] + change
+        state["head.weight"][0] -= 2 * change
+        write_safetensors(state, folder.best_file, {})
+        folder.save_state(RunState(finished=finished))
+        return folder.path
+
+    return finish
+
+
+def random_logits(task_id: str, seed: int) -> tuple[np.ndarray, list[Sample]]:
+    """(90, K) logits that are often right, and the samples they are for, the same for all seeds."""
+    generator = np.random.default_rng(seed)
+    task = get_task(task_id)
+    labels = np.random.default_rng(0).integers(0, task.num_classes, 90)
+    samples = [
+        Sample(f"{i}.png", task.class_ids[label], "test", f"g{i // 2}", f"source {i % 2}")
+        for i, label in enumerate(labels)
+    ]
+    logits = generator.normal(size=(90, task.num_classes))
+    logits[np.arange(90), labels] += 1
+    return logits, samples
+
+
+@cache
+def summary_of(task_id: str, seed: int) -> dict:
+    """Metrics of random logits; kept, because their intervals take a while."""
+    logits, samples = random_logits(task_id, seed)
+    latency = {"median_ms": 3.21, "q1_ms": 3.04, "q3_ms": 4.46, "runs": 11, "threads": 1}
+    metrics = summarise(logits, samples, get_task(task_id), 1 + seed / 10)
+    return metrics | {"latency": latency | {"engine": "an engine"}}
+
+
+@pytest.fixture
+def evaluated_index(tiny_index) -> Index:
+    """The index of tiny networks with random metrics, different in every row."""
+    rows = [
+        replace(row, temperature=1 + i / 10, metrics=copy.deepcopy(summary_of(row.task, i)))
+        for i, row in enumerate(tiny_index.checkpoints, 1)
+    ]
+    return replace(tiny_index, checkpoints=tuple(rows))
+
+
+@pytest.fixture
+def some_results() -> dict:
+    """Results of both tasks: floors, and what distillation changed."""
+    found = {}
+    for task in TASKS.values():
+        (first, samples), (second, _) = (random_logits(task.id, seed) for seed in (50, 51))
+        found[task.id] = {
+            "floors": [{"name": "a floor", "accuracy": 0.4321, "macro_f1": 0.1234}],
+            "distillation": {
+                f"{task.id}-ofa_595-from-vgg19": compare(first, second, samples, task)
+            },
+        }
+    return found

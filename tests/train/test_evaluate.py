@@ -17,6 +17,7 @@ from sklearn.metrics import (
 from kdmodels.tasks import TASKS
 from train.datasets import Sample
 from train.evaluate import (
+    ORGANS,
     RESAMPLES,
     compare,
     confusion,
@@ -181,6 +182,26 @@ def test_pairing_narrows_the_interval_of_models_that_err_together():
     assert width(paired) < 0.5 * np.hypot(*each)
 
 
+def test_the_difference_of_several_runs_is_the_mean_of_theirs():
+    labels, predicted = random_answers(11, number=300, classes=3)
+    samples = samples_of(labels)
+    other = np.where(np.arange(300) < 30, labels, predicted)
+    first = np.stack([logits_for(labels), logits_for(other)])
+    second = np.stack([logits_for(predicted)] * 2)
+    together = compare(first, second, samples, CXR)
+    apart = [compare(a, b, samples, CXR) for a, b in zip(first, second, strict=True)]
+    for name, change in together.items():
+        values = [part[name]["value"] for part in apart]
+        assert change["value"] == pytest.approx(np.mean(values), abs=1e-4)
+        assert values[1] < change["value"] < values[0]
+        for end, i in (("lowest", 0), ("highest", 1)):
+            ends = sorted(part[name]["ci95"][i] for part in apart)
+            assert ends[0] < change["ci95"][i] < ends[1], end
+    assert compare(first[0], second[0], samples, CXR) == compare(
+        first[:1], second[:1], samples, CXR
+    )
+
+
 # --- The summary -----------------------------------------------------------------------------
 
 
@@ -191,7 +212,7 @@ def test_a_summary_is_json_and_has_the_documented_numbers():
     metrics = summarise(logits, samples_of(labels, groups, sources), CXR)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert set(metrics) == {"images", "groups", "accuracy", "macro_f1", "auroc", "ece", "nll",
-                            "classes", "confusion", "sources", "within"}  # fmt: skip
+                            "calibrated", "classes", "confusion", "sources", "within"}  # fmt: skip
     assert (metrics["images"], metrics["groups"]) == (200, 100)
     assert tuple(metrics["classes"]) == CXR.class_ids
     assert metrics["confusion"] == confusion_matrix(labels, predicted).tolist()
@@ -222,6 +243,18 @@ def test_likelihood_auroc_and_calibration_are_the_written_ones():
         for b in set(bins)
     )
     assert metrics["ece"] == pytest.approx(ece, abs=1e-4)
+
+
+def test_a_temperature_changes_the_calibrated_numbers_alone():
+    labels, predicted = random_answers(9, classes=3)
+    logits, samples = logits_for(predicted), samples_of(labels)
+    plain, scaled = summarise(logits, samples, CXR), summarise(logits, samples, CXR, 2.0)
+    assert {k: v for k, v in scaled.items() if k != "calibrated"} == {
+        k: v for k, v in plain.items() if k != "calibrated"
+    }
+    assert plain["calibrated"] == {"temperature": 1.0, "ece": plain["ece"], "nll": plain["nll"]}
+    halved = summarise(logits / 2, samples, CXR)
+    assert scaled["calibrated"] == {"temperature": 2.0, "ece": halved["ece"], "nll": halved["nll"]}
 
 
 def test_a_class_that_is_never_predicted_has_no_ppv():
@@ -286,3 +319,32 @@ def test_within_a_source_only_its_own_classes_compete():
     assert table["mixed"]["accuracy"]["value"] == pytest.approx(18 / 20)
     low, high = table["mixed"]["accuracy"]["ci95"]
     assert low < 0.9 < high <= 1
+
+
+def test_within_an_organ_only_its_own_classes_compete():
+    task = TASKS["histopathology"]
+    labels = np.repeat(np.arange(5), 10)
+    samples = [
+        Sample(f"{i}.png", task.class_ids[label], "test", str(i), "one source for all")
+        for i, label in enumerate(labels)
+    ]
+    logits = np.eye(5)[labels]
+    organ = np.where(labels < 3, 0, 1)
+    logits[organ == 0, 3] = 9.0  # every lung is taken for a colon: wrong over all five classes
+    logits[10:14] += np.eye(5)[0] * 2  # and 4 of 30 for another lung
+    logits[30:33] = np.eye(5)[4]  # 3 of 20 for the other colon
+    metrics = summarise(logits, samples, task)
+    assert metrics["accuracy"]["value"] == pytest.approx(17 / 50)
+    lung, colon = metrics["within"]["lung"], metrics["within"]["colon"]
+    assert list(metrics["within"]) == ["lung", "colon"]
+    assert (lung["classes"], colon["classes"]) == ([0, 1, 2], [3, 4])
+    assert (lung["images"], colon["images"]) == (30, 20)
+    assert lung["accuracy"]["value"] == pytest.approx(26 / 30, abs=1e-4)
+    assert colon["accuracy"]["value"] == pytest.approx(17 / 20)
+    assert (lung["majority"], colon["majority"]) == (0.3333, 0.5)
+
+
+def test_organs_are_of_all_classes_of_their_task():
+    for task_id, organs in ORGANS.items():
+        named = [class_id for ids in organs.values() for class_id in ids]
+        assert sorted(named) == sorted(TASKS[task_id].class_ids)

@@ -7,8 +7,9 @@ from PIL import Image
 import train.floors
 from kdmodels.tasks import TASKS
 from train.datasets import Manifest, Sample
-from train.floors import FEATURES, SIZE, measure_floors
+from train.floors import BLIND_TO, FEATURES, SIZE, _local_patterns, measure_floors
 
+AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 LENGTHS = {
     "outer frame, 3 of 32 px": 32**2 - 26**2,
     "grey-value histogram": 192,
@@ -16,6 +17,7 @@ LENGTHS = {
     "16 x 16 px thumbnail": 256,
     "mean and deviation of each colour": 6,
     "colour histogram": 192,
+    "colour and texture (LBP) histograms": 3 * 32 + 10,
 }
 
 
@@ -44,6 +46,7 @@ def test_a_feature_is_a_finite_vector_of_fixed_length(name, picture):
 
 
 def test_every_feature_is_known_here():
+    assert set(BLIND_TO) == set(FEATURES) == set(TASKS)
     assert set(LENGTHS) == {name for features in FEATURES.values() for name in features}
 
 
@@ -62,6 +65,26 @@ def test_the_spectrum_finds_a_frequency_in_any_direction():
     wave = 128 + 100 * np.sin(2 * np.pi * 20 * np.arange(SIZE) / SIZE)
     for pixels in (np.tile(wave, (SIZE, 1)), np.tile(wave[:, None], (1, SIZE))):
         assert spectrum(pixels[..., None].repeat(3, axis=2)).argmax() == 20
+
+
+def test_local_patterns_are_those_of_the_definition():
+    """Count by the words of the paper: circular changes, and ones where there are at most two."""
+    pixels = pictures()["noise"][:12, :15]
+    grey = np.asarray(Image.fromarray(pixels).convert("L")).astype(int)
+    counts = np.zeros(10)
+    for y in range(1, 11):
+        for x in range(1, 14):
+            ring = [grey[y + dy, x + dx] >= grey[y, x] for dy, dx in AROUND]
+            changes = sum(a != b for a, b in zip(ring, ring[1:] + ring[:1], strict=True))
+            counts[sum(ring) if changes <= 2 else 9] += 1
+    assert _local_patterns(pixels) == pytest.approx(counts / counts.sum())
+
+
+def test_texture_does_not_depend_on_how_a_tile_is_turned():
+    texture = FEATURES["histopathology"]["colour and texture (LBP) histograms"]
+    tile = pictures()["noise"]
+    for turned in (np.rot90(tile), tile[::-1], tile[:, ::-1]):
+        assert texture(np.ascontiguousarray(turned)) == pytest.approx(texture(tile))
 
 
 def test_the_majority_class_is_right_by_hand(tmp_path):

@@ -142,8 +142,11 @@ def test_a_missing_images_folder_is_named(tmp_path):
 def test_an_unreadable_film_is_named(tmp_path):
     make_films(tmp_path)
     film(tmp_path, "Train", "Normal").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
-    with pytest.raises(DataError, match=r"Normal \(4\)\.png cannot be read: This PNG file is dam"):
-        read_covid_qu_ex(tmp_path)
+    assert len(read_covid_qu_ex(tmp_path).samples) == 18  # it is like no other film
+    with pytest.raises(
+        DataError, match=r"1 of 18 images .* cannot be read, .*Normal \(4\)\.png \("
+    ):
+        open_manifest("cxr", tmp_path)
 
 
 def test_duplicates_across_splits_end_in_train(tmp_path):
@@ -277,17 +280,18 @@ def test_a_damaged_cache_is_rebuilt(tmp_path, hashed, cache, damage):
         assert file.read_bytes() == good
 
 
-def test_the_hashes_before_an_unreadable_film_are_kept(tmp_path, hashed):
+def test_an_unreadable_film_is_hashed_again_as_long_as_it_is(tmp_path, hashed):
     make_films(tmp_path)
     path = film(tmp_path, "Val", "Normal", 1)
     good = path.read_bytes()
     path.write_bytes(good[:100])
-    with pytest.raises(DataError):
-        read_covid_qu_ex(tmp_path)
-    tried = len(hashed)
+    for tried in (18, 19):
+        assert len({s.group for s in read_covid_qu_ex(tmp_path).samples}) == 18
+        assert len(hashed) == tried
     path.write_bytes(good)
-    read_covid_qu_ex(tmp_path)
-    assert tried > 1 and len(hashed) == 18 + 1
+    for _ in range(2):
+        read_covid_qu_ex(tmp_path)
+        assert len(hashed) == 20
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, cache):
@@ -377,7 +381,7 @@ def test_leaves_without_the_organ_folders_and_an_environment_variable(tmp_path, 
         shutil.copytree(tmp_path / "whole" / leaf(label), flat / label)
     tables = make_tables(tmp_path / "elsewhere" / "tables")
     monkeypatch.setenv("KD_LC25000_CLUSTERS", str(tables))
-    found = open_manifest("histopathology", flat)
+    found = open_manifest("histopathology", flat, check=False)
     assert tile_facts(found) == tile_facts(read_lc25000(tmp_path / "whole"))
 
 

@@ -1,34 +1,35 @@
-"""`train.loop`: it learns, keeps its promises to the teacher, and resumes to the very bit."""
+"""`train.loop`: it learns, keeps its promises to the teachers, and resumes to the very bit."""
 
 import csv
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 import train.loop
 import train.runs
-from kdmodels.zoo import build_model
+from kdmodels.zoo import TEACHERS, build_model
 from train.datasets import DataError
-from train.loop import Teacher, Trainer, choose_precision, predict_logits, score
-from train.recipes import Phase
-from train.runs import RunFolder
+from train.loop import Trainer, predict_logits, score
+from train.objectives import Answers, Objective
+from train.recipes import Phase, RecipeError
+from train.runs import RunFolder, RunState
+from train.teachers import Teacher
 from train.views import BalancedSampler, EvalViews
 
+LABELS = dict(objective="labels")
 HYBRID = dict(objective="hybrid", teacher="vgg19")
+ATTENTION = dict(objective="attention", teacher="vgg19")
+MULTI = dict(objective="multi_teacher", teacher="+".join(TEACHERS))
+OBJECTIVES = {"labels": LABELS, "hybrid": HYBRID, "multi_teacher": MULTI, "attention": ATTENTION}
 TWO = (Phase(size=32, epochs=3, lr=0.02), Phase(size=24, epochs=2, lr=0.01))
 
 
-@pytest.fixture(autouse=True)
-def clean_accelerate():
-    """Accelerate keeps its settings for the process; give each test a new start."""
-    yield
-    AcceleratorState._reset_state(True)
-    PartialState._reset_state()
-    GradientState._reset_state()
+pytestmark = pytest.mark.usefixtures("clean_accelerate")
 
 
 @pytest.fixture(autouse=True)
@@ -48,21 +49,48 @@ def make_trainer(make_manifest, tmp_path):
     """Make a `Trainer` of a recipe on a generated data set, into a named run folder."""
     manifest = make_manifest(train=4, val=2, test=1)
 
-    def make(recipe, run: str = "run", teacher: Teacher | None = None, **options) -> Trainer:
-        sha256 = teacher and teacher.sha256
+    def make(recipe, run: str = "run", teachers=(), precision: str = "no", **options) -> Trainer:
+        sha256 = "+".join(t.sha256 for t in teachers) or None
         folder = RunFolder(tmp_path / run, recipe, manifest.id, sha256)
-        accelerator = Accelerator(cpu=True)
-        return Trainer(recipe, manifest, folder, accelerator, teacher, **options)
+        accelerator = Accelerator(cpu=True, mixed_precision=precision)
+        return Trainer(recipe, manifest, folder, accelerator, teachers, **options)
 
     return make
 
 
 @pytest.fixture
-def make_teacher(tiny_models):
-    def make(size: int = 32, sha256: str = "ab" * 32) -> Teacher:
-        return Teacher(build_model("vgg19", 3), tiny_models["vgg19"], sha256, size)
+def make_teachers(tiny_models):
+    """Make the teachers of a recipe, with the weights that their networks are built with."""
+
+    def make(recipe, size: int = 32) -> tuple[Teacher, ...]:
+        return tuple(
+            Teacher(build_model(model, 3), tiny_models[model], f"{i:02x}" * 32, size)
+            for i, model in enumerate(recipe.teachers)
+        )
 
     return make
+
+
+class Watched:
+    """An objective that keeps what it was given."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective, self.needs_maps = objective, objective.needs_maps
+        self.students, self.targets, self.teachers, self.losses = [], [], [], []
+
+    def __call__(self, student, targets, teachers=()):
+        loss = self.objective(student, targets, teachers)
+        maps = None if student.maps is None else student.maps.detach()
+        self.students.append(Answers(student.logits.detach(), maps))
+        self.targets.append(targets)
+        self.teachers.append(list(teachers))
+        self.losses.append(loss.item())
+        return loss
+
+
+def watch(trainer: Trainer) -> Watched:
+    trainer.objective = Watched(trainer.objective)
+    return trainer.objective
 
 
 def metrics_of(trainer: Trainer) -> list[dict[str, str]]:
@@ -103,11 +131,10 @@ def test_mixup_and_colour_train_as_well(make_manifest, make_recipe, tmp_path, ta
     recipe = make_recipe(Phase(size=32, epochs=1, lr=0.01), task=task, mixup=0.4, batch_size=5)
     folder = RunFolder(tmp_path / "run", recipe, manifest.id)
     trainer = Trainer(recipe, manifest, folder, Accelerator(cpu=True))
-    mixed = []
-    trainer.objective = lambda logits, targets, _: mixed.append(targets) or logits.sum() * 0.0
+    watched = watch(trainer)
     trainer.fit()
-    assert all(torch.allclose(t.sum(1), torch.ones(5)) for t in mixed)
-    assert any(((t > 0.02) & (t < 0.98)).any() for t in mixed)
+    assert all(torch.allclose(t.sum(1), torch.ones(5)) for t in watched.targets)
+    assert any(((t > 0.02) & (t < 0.98)).any() for t in watched.targets)
 
 
 def test_the_metrics_are_those_of_the_averaged_weights(make_trainer, make_recipe, tiny_models):
@@ -228,57 +255,200 @@ def test_patience_ends_the_last_phase_only(make_trainer, make_recipe, monkeypatc
     assert [int(r["epoch"]) for r in metrics_of(trainer)] == [0, 1, 2, 3, 4, 5]
 
 
-# --- The teacher -----------------------------------------------------------------------------
+# --- The objectives --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("views", [None, 2], ids=["new views", "fixed views"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains_with_what_it_asks_for(
+    make_trainer, make_recipe, make_teachers, objective, views
+):
+    recipe = make_recipe(
+        Phase(size=32, epochs=1, lr=0.01, steps=2), **OBJECTIVES[objective], views=views
+    )
+    trainer = make_trainer(recipe, teachers=make_teachers(recipe))
+    before = {k: v.clone() for k, v in build_model("ofa_595", 3).state_dict().items()}
+    watched = watch(trainer)
+    state = trainer.fit()
+    assert state.finished and state.optimizer["0.step"].item() == 2
+    assert not any(torch.equal(state.model[k], before[k]) for k in before if "weight" in k)
+    assert len(watched.losses) == 2 and all(math.isfinite(loss) for loss in watched.losses)
+    row = metrics_of(trainer)[0]
+    assert float(row["train_loss"]) == pytest.approx(sum(watched.losses) / 2, rel=1e-5)
+    for student, targets, teachers in zip(
+        watched.students, watched.targets, watched.teachers, strict=True
+    ):
+        assert student.logits.shape == targets.shape == (4, 3)
+        assert targets.sum(1).eq(1).all() and targets.max(1).values.eq(1).all()
+        assert [t.logits.shape for t in teachers] == [(4, 3)] * len(recipe.teachers)
+        labels = targets.argmax(1)
+        if objective == "attention":
+            seen = [student, *teachers]
+        else:
+            assert student.maps is None
+            seen = teachers
+        for answers in seen:  # of a tiny network, a map's mean is the logit
+            of_label = answers.logits[range(4), labels]
+            assert answers.maps.shape == (4, 8, 8)
+            torch.testing.assert_close(answers.maps.mean((1, 2)), of_label, rtol=1e-4, atol=1e-4)
+    assert not any(m._forward_hooks for t in trainer.teachers for m in t.model.modules())
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains_in_bf16(make_trainer, make_recipe, make_teachers, objective):
+    phase = Phase(size=32, epochs=1, lr=0.01, steps=2)
+    recipe = make_recipe(phase, **OBJECTIVES[objective])
+    teachers = [replace(teacher, bf16=True) for teacher in make_teachers(recipe)]
+    trainer = make_trainer(recipe, teachers=teachers, precision="bf16")
+    watched = watch(trainer)
+    assert trainer.fit().finished
+    assert all(math.isfinite(loss) for loss in watched.losses)
+    for answers in (*watched.students, *(t for each in watched.teachers for t in each)):
+        assert answers.logits.dtype == torch.float32
+        assert answers.maps is None or answers.maps.dtype == torch.float32
+
+
+def test_the_term_of_attention_draws_the_maps_together(make_trainer, make_recipe, make_teachers):
+    """A student that is only told where to look ends up looking there."""
+    distances = {}
+    for beta in (0.0, 5.0):
+        settings = dict(alpha=0.0, beta=beta, grid=4)
+        recipe = make_recipe(
+            Phase(size=32, epochs=8, lr=0.02), **ATTENTION, objective_settings=settings
+        )
+        trainer = make_trainer(recipe, f"beta {beta}", make_teachers(recipe))
+        watched = watch(trainer)
+        trainer.fit()
+        cosines = [
+            torch.cosine_similarity(student.maps.flatten(1), teachers[0].maps.flatten(1)).mean()
+            for student, teachers in zip(watched.students, watched.teachers, strict=True)
+        ]
+        distances[beta] = torch.stack(cosines[-6:]).mean().item()
+    assert distances[5.0] > distances[0.0] + 0.05
+
+
+@pytest.mark.parametrize("objective", ["labels", "hybrid", "multi_teacher", "attention"])
+def test_objective_and_teachers_must_fit(make_trainer, make_recipe, make_teachers, objective):
+    recipe = make_recipe(objective=objective)
+    teachers = make_teachers(make_recipe(**(HYBRID if objective == "labels" else LABELS)))
+    with pytest.raises(ValueError, match=f"The objective '{objective}' and the teachers do not"):
+        make_trainer(recipe, teachers=teachers)
+
+
+def test_maps_and_compiling_exclude_each_other(make_trainer, make_recipe, make_teachers):
+    recipe = make_recipe(**ATTENTION)
+    with pytest.raises(RecipeError, match="'attention' cannot run under --compile"):
+        make_trainer(recipe, teachers=make_teachers(recipe), compiled=True)
+
+
+# --- The teachers ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("views", [None, 2])
-def test_a_teacher_comes_out_of_a_distillation_as_it_went_in(
-    make_trainer, make_recipe, make_teacher, views
+@pytest.mark.parametrize("objective", ["hybrid", "multi_teacher", "attention"])
+def test_teachers_come_out_of_a_distillation_as_they_went_in(
+    make_trainer, make_recipe, make_teachers, objective, views
 ):
-    teacher = make_teacher()
-    before = {k: v.clone() for k, v in teacher.model.state_dict().items()}
-    teacher.model.train()
-    trainer = make_trainer(make_recipe(*TWO, **HYBRID, views=views), teacher=teacher)
-    assert (trainer.targets is None) == (views is None)
+    recipe = make_recipe(*TWO, **OBJECTIVES[objective], views=views)
+    teachers = make_teachers(recipe)
+    before = [{k: v.clone() for k, v in t.model.state_dict().items()} for t in teachers]
+    for teacher in teachers:
+        teacher.model.train()
+    trainer = make_trainer(recipe, teachers=teachers)
+    assert len(trainer.targets) == (len(teachers) if views else 0)
     state = trainer.fit()
     assert state.finished
-    assert same_tensors(teacher.model.state_dict(), before)
-    assert "stem.1.running_mean" in before
-    assert not any(module.training for module in teacher.model.modules())
-    assert all(p.grad is None and not p.requires_grad for p in teacher.model.parameters())
+    for teacher, weights in zip(teachers, before, strict=True):
+        assert same_tensors(teacher.model.state_dict(), weights)
+        assert "stem.1.running_mean" in weights
+        assert not any(module.training for module in teacher.model.modules())
+        assert all(p.grad is None and not p.requires_grad for p in teacher.model.parameters())
 
 
-def test_cached_targets_teach_what_the_teacher_says(make_trainer, make_recipe, make_teacher):
-    recipe = make_recipe(Phase(size=32, epochs=1, lr=0.01), **HYBRID, views=2)
-    cached = make_trainer(recipe, "cached", make_teacher())
-    asked = make_trainer(recipe, "asked", make_teacher())
-    asked.targets = None
+@pytest.mark.parametrize("objective", ["hybrid", "multi_teacher", "attention"])
+def test_cached_targets_teach_what_the_teachers_say(
+    make_trainer, make_recipe, make_teachers, objective
+):
+    """Where a phase has the teacher's size, the cache changes nothing but the time."""
+    phase = Phase(size=32, epochs=2, lr=0.01)
+    recipe = make_recipe(phase, **OBJECTIVES[objective], views=2)
+    cached = make_trainer(recipe, "cached", make_teachers(recipe))
+    asked = make_trainer(recipe, "asked", make_teachers(recipe))
+    asked.targets = ()
     losses = []
     for trainer in (cached, asked):
+        watched = watch(trainer)
         trainer.fit()
-        losses.append(float(metrics_of(trainer)[0]["train_loss"]))
+        losses.append(watched.losses)
+    assert len(losses[0]) == 6
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    other = make_trainer(recipe, "other", make_teacher())
-    other.targets = other.targets.flip(0)
+    other = make_trainer(recipe, "other", make_teachers(recipe))
+    other.targets = tuple(
+        replace(t, logits=t.logits.flip(0), maps=t.maps.flip(0)) for t in other.targets
+    )
+    watched = watch(other)
     other.fit()
-    assert float(metrics_of(other)[0]["train_loss"]) != pytest.approx(losses[0], rel=1e-3)
+    assert watched.losses[0] != pytest.approx(losses[0][0], rel=1e-3)
 
 
-def test_a_teacher_sees_images_at_its_own_size(make_teacher):
-    teacher, seen = make_teacher(size=40), []
-    teacher.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
-    for side in (24, 40, 64):
-        logits = teacher(torch.randn(2, 3, side, side))
-        assert (logits.shape, logits.requires_grad) == ((2, 3), False)
-    assert seen == [(2, 3, 40, 40)] * 3
+def test_with_fixed_views_the_teachers_are_asked_before_the_first_step_and_never_after(
+    make_trainer, make_recipe, make_teachers
+):
+    """Whatever the sizes of the phases: a view is the same view at every size."""
+    recipe = make_recipe(*TWO, **MULTI, views=2)
+    teachers, images = make_teachers(recipe, size=40), []
+    for teacher in teachers:
+        teacher.model.register_forward_pre_hook(lambda _, inputs: images.append(inputs[0].shape))
+    trainer = make_trainer(recipe, teachers=teachers)
+    assert sum(shape[0] for shape in images) == 3 * 2 * 12  # teachers, views, images
+    assert {shape[2:] for shape in images} == {(40, 40)}
+    images.clear()
+    watched = watch(trainer)
+    trainer.fit()
+    assert images == [] and len(watched.losses) == 5 * 3
+    again = make_trainer(recipe, "again", teachers)  # a second run finds what the first computed
+    assert images == [] and len(again.targets) == 3
 
 
-@pytest.mark.parametrize("objective", ["labels", "hybrid"])
-def test_objective_and_teacher_must_fit(make_trainer, make_recipe, make_teacher, objective):
-    recipe = make_recipe(objective=objective)
-    teacher = make_teacher() if objective == "labels" else None
-    with pytest.raises(ValueError, match=f"The objective '{objective}' and the teacher do not fit"):
-        make_trainer(recipe, teacher=teacher)
+def test_the_cache_holds_the_teachers_view_at_its_own_size(
+    make_trainer, make_recipe, make_teachers
+):
+    """Not the phase's view enlarged, which is coarser; both show the same part of the image."""
+    recipe = make_recipe(Phase(size=24, epochs=1, lr=0.01), **HYBRID, views=2)
+    cached = make_trainer(recipe, "cached", make_teachers(recipe, size=48))
+    asked = make_trainer(recipe, "asked", make_teachers(recipe, size=48))
+    asked.targets = ()
+    said = []
+    for trainer in (cached, asked):
+        watched = watch(trainer)
+        trainer.fit()
+        said.append(torch.cat([teachers[0].logits for teachers in watched.teachers]))
+    assert not torch.allclose(said[0], said[1], atol=1e-3)
+    together = torch.corrcoef(torch.stack([said[0].flatten(), said[1].flatten()]))[0, 1]
+    assert together > 0.9
+
+
+def test_a_mixed_batch_is_mixed_before_the_teacher_sees_it(
+    make_trainer, make_recipe, make_teachers, monkeypatch
+):
+    recipe = make_recipe(Phase(size=32, epochs=1, lr=0.01), **HYBRID, mixup=0.4)
+    trainer = make_trainer(recipe, teachers=make_teachers(recipe))
+    seen = {"student": [], "teacher": []}
+    build = train.loop.build_model
+
+    def watched_build(*args, **options):
+        model = build(*args, **options)
+        model.register_forward_pre_hook(
+            lambda m, x: seen["student"].append(x[0]) if m.training else None
+        )
+        return model
+
+    monkeypatch.setattr(train.loop, "build_model", watched_build)
+    trainer.teachers[0].model.register_forward_pre_hook(lambda _, x: seen["teacher"].append(x[0]))
+    trainer.fit()
+    assert len(seen["student"]) == len(seen["teacher"]) == 3
+    for student, teacher in zip(seen["student"], seen["teacher"], strict=True):
+        assert torch.equal(student, teacher)
 
 
 # --- The same again --------------------------------------------------------------------------
@@ -310,7 +480,7 @@ class Interruption:
     def __init__(self, monkeypatch, what: str, number: int) -> None:
         owner, name = {
             "update": (train.loop.ModelEmaV3, "update"),
-            "save": (RunFolder, "save_state"),
+            "save": (RunState, "save"),
         }[what]
         self.left, original = number, getattr(owner, name)
 
@@ -323,29 +493,58 @@ class Interruption:
         monkeypatch.setattr(owner, name, method)
 
 
+RUNS = {  # dropout-free networks; mixup and teachers asked as it goes, or fixed views
+    "hybrid": HYBRID | {"mixup": 0.2},
+    "multi_teacher": MULTI | {"mixup": 0.2},
+    "multi_teacher, fixed views": MULTI | {"views": 2},
+    "attention": ATTENTION,
+    "attention, fixed views": ATTENTION | {"views": 2},
+}
+INTERRUPTED_RUNS = [
+    *(("hybrid", moment) for moment in INTERRUPTIONS),
+    ("multi_teacher", "in epoch 1"),
+    ("multi_teacher, fixed views", "before the state of epoch 1 is written"),
+    ("attention", "in the second phase"),
+    ("attention, fixed views", "after its first epoch"),
+]
+
+
 @pytest.fixture
-def run_of_two_phases(make_trainer, make_recipe, make_teacher):
-    """Make the trainer of a run with dropout-free networks, mixup and a teacher asked as it goes."""
-    recipe = make_recipe(*TWO, **HYBRID | {"mixup": 0.2})
-    return lambda run: make_trainer(recipe, run, make_teacher())
+def run_of_two_phases(make_trainer, make_recipe, make_teachers):
+    """Make the trainer of a run."""
+
+    def make(settings: str, run: str) -> Trainer:
+        recipe = make_recipe(*TWO, **RUNS[settings])
+        return make_trainer(recipe, run, make_teachers(recipe))
+
+    return make
 
 
-@pytest.mark.parametrize("moment", INTERRUPTIONS)
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(run_of_two_phases, moment, monkeypatch):
-    whole = run_of_two_phases("whole")
+@pytest.mark.parametrize("settings, moment", INTERRUPTED_RUNS)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    run_of_two_phases, settings, moment, monkeypatch
+):
+    whole = run_of_two_phases(settings, "whole")
     whole.fit()
-    interrupted = run_of_two_phases("interrupted")
+    interrupted = run_of_two_phases(settings, "interrupted")
     with monkeypatch.context() as patch:
         Interruption(patch, *INTERRUPTIONS[moment])
         with pytest.raises(KeyboardInterrupt):
             interrupted.fit()
     AcceleratorState._reset_state(True)
     torch.manual_seed(1234)
-    resumed = run_of_two_phases("interrupted")
+    resumed = run_of_two_phases(settings, "interrupted")
     resumed.fit()
     assert same_files(resumed.folder, whole.folder)
     assert metrics_of(resumed) == metrics_of(whole)
     assert len(metrics_of(whole)) == 5
+
+
+def test_the_objectives_end_in_different_weights(run_of_two_phases):
+    """So that none of the runs above is another one in disguise."""
+    states = [run_of_two_phases(name, name).fit().model for name in RUNS]
+    for number, state in enumerate(states):
+        assert not any(same_tensors(state, other) for other in states[:number])
 
 
 def test_a_run_out_of_patience_does_not_go_on_when_it_is_resumed(
@@ -384,22 +583,3 @@ def test_metrics_file_has_the_documented_columns(make_trainer, make_recipe):
 def test_too_few_images_for_a_batch_are_said(make_trainer, make_recipe):
     with pytest.raises(DataError, match="12 training images do not fill a batch of 64"):
         make_trainer(make_recipe(batch_size=64)).fit()
-
-
-# --- Precision -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "wanted, cuda, amx, chosen",
-    [
-        ("auto", False, False, "no"),
-        ("auto", False, True, "bf16"),
-        ("auto", True, False, "bf16"),
-        ("float32", True, True, "no"),
-        ("bf16", False, False, "bf16"),
-    ],
-)
-def test_precision_follows_the_hardware_unless_it_is_named(monkeypatch, wanted, cuda, amx, chosen):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert choose_precision(wanted) == chosen

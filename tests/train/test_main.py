@@ -1,22 +1,28 @@
 """`python -m train`: the real command, killed in the middle and told nonsense."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 
+import train.floors
+import train.leakage
+from kdmodels.checkpoints import Index
 from kdmodels.tasks import TASKS
 from train.__main__ import main
+from train.datasets import open_manifest
 from train.recipes import FOLDER
 from train.runs import RunState
+from train.store import read_results
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPE = {
@@ -26,6 +32,9 @@ RECIPE = {
     "mixup": 0.2,
     "phases": [{"size": 32, "epochs": 2, "lr": 0.001}, {"size": 40, "epochs": 2, "lr": 0.001}],
 }
+
+
+pytestmark = pytest.mark.usefixtures("clean_accelerate")
 
 
 @pytest.fixture
@@ -120,6 +129,38 @@ def test_an_unknown_recipe_key_is_said(mistake, write_recipe, tmp_path):
     assert "unknown key 'batchsize'; the nearest valid one is 'batch_size'" in line
 
 
+def test_an_unknown_objective_is_said_with_the_recipes_there_are(mistake, tmp_path):
+    words = ("distill", "--task", "histopathology", "--teacher", "vgg19", "--objective", "mse")
+    line = mistake(*words, "--data", tmp_path)
+    assert "There is no recipe" in line and "ofa_595-from-vgg19-mse.yaml; there are: " in line
+
+
+def test_a_recipe_for_something_else_is_said(mistake, write_recipe, tmp_path):
+    distilled = {"objective": "hybrid", "teacher": "vgg19", "mixup": 0.0}
+    start = ("--task", "cxr", "--data", tmp_path, "--recipe", write_recipe(**distilled))
+    line = mistake("student", *start)
+    assert "is for task cxr, model ofa_595 and teacher vgg19, not for cxr, ofa_595 and None" in line
+    line = mistake("distill", "--teacher", "all", *start)
+    assert "teacher vgg19, not for cxr, ofa_595 and vgg19+visformer_s+autoformerv2_t" in line
+    line = mistake("distill", "--teacher", "vgg19", "--objective", "attention", *start)
+    assert "has the objective 'hybrid', not 'attention' as the command says" in line
+
+
+def test_a_teacher_that_is_not_stored_is_said(
+    mistake, write_recipe, write_starter, tmp_path, tiny_index, monkeypatch
+):
+    kept = [c for c in tiny_index.checkpoints if (c.task, c.model) != ("cxr", "autoformerv2_t")]
+    replace(tiny_index, checkpoints=tuple(kept)).write()
+    monkeypatch.setattr(Index.read.__func__, "__defaults__", (tiny_index.folder,))
+    data = write_starter(tmp_path / "data", train=1, val=1, test=1)
+    everyone = "vgg19+visformer_s+autoformerv2_t"
+    recipe = write_recipe(objective="multi_teacher", teacher=everyone, mixup=0.0)
+    words = ("distill", "--task", "cxr", "--teacher", "all", "--data", data, "--recipe", recipe)
+    line = mistake(*words, "--run", tmp_path / "run")
+    assert "index.json lists no autoformerv2_t for the task 'cxr'" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_bad_yaml_and_a_missing_recipe_are_said(mistake, tmp_path):
     (tmp_path / "bad.yaml").write_text("phases: [")
     start = ("student", "--task", "cxr", "--data", tmp_path, "--recipe")
@@ -134,8 +175,6 @@ def test_a_run_folder_of_another_recipe_is_said(mistake, write_recipe, write_sta
     words = ("student", "--task", "cxr", "--data", data, "--recipe", write_recipe())
     line = mistake(*words, "--run", tmp_path / "run")
     assert "holds a run of another recipe, data set, teacher or precision" in line
-    AcceleratorState._reset_state(True)
-    PartialState._reset_state()
 
 
 def test_a_folder_without_a_run_is_said(mistake, write_starter, tmp_path):
@@ -181,6 +220,10 @@ def test_the_data_folder_may_come_from_the_environment(
     (["teacher", "--model", "vgg19"], "vgg19"),
     (["student"], "ofa_595-labels"),
     (["distill", "--teacher", "vgg19"], "ofa_595-from-vgg19"),
+    (["distill", "--teacher", "vgg19", "--objective", "hybrid"], "ofa_595-from-vgg19"),
+    (["distill", "--teacher", "vgg19", "--objective", "attention"], "ofa_595-from-vgg19-attention"),
+    (["distill", "--teacher", "all"], "ofa_595-from-all"),
+    (["distill", "--teacher", "all", "--objective", "multi_teacher"], "ofa_595-from-all"),
 ])  # fmt: skip
 def test_a_command_takes_its_own_recipe(words, stem, task, monkeypatch):
     import train.recipes
@@ -194,3 +237,61 @@ def test_a_command_takes_its_own_recipe(words, stem, task, monkeypatch):
     monkeypatch.setattr(train.recipes, "read_recipe", read_recipe)
     assert main([*words, "--task", task, "--seed", "7"]) == 2
     assert asked == [(FOLDER / f"{task}-{stem}.yaml", 7)]
+
+
+# --- Evaluation ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def evaluated(weights, finish_run, write_starter, tmp_path) -> list[str]:
+    """A stored and evaluated network; the words that evaluate it again."""
+    import train.store
+
+    data = write_starter(tmp_path / "data")
+    manifest = open_manifest("cxr", data)
+    train.store.store_run(finish_run(manifest), manifest, "float32")
+    words = ["evaluate", "--data", str(data)]
+    assert main([*words, "--task", "cxr", "--write"]) == 0
+    return words
+
+
+@pytest.fixture(autouse=True)
+def small_forests(monkeypatch):
+    """Few trees, in this process."""
+    for module in (train.floors, train.leakage):
+        forest = module.RandomForestClassifier
+        monkeypatch.setattr(
+            module, "RandomForestClassifier",
+            lambda _, n_jobs, random_state, forest=forest: forest(5, random_state=random_state),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("which", [["--task", "cxr"], ["--all"]])
+def test_evaluation_ends_in_1_when_a_stored_number_is_another(evaluated, which, caplog):
+    assert main([*evaluated, *which]) == 0
+    index = Index.read()
+    (row,) = index.checkpoints
+    metrics = row.metrics | {"auroc": 0.0}
+    replace(index, checkpoints=(replace(row, metrics=metrics),)).write()
+    caplog.set_level(logging.INFO, logger="train")
+    assert main([*evaluated, *which]) == 1
+    assert "DIFFERS from the index: ['auroc']" in caplog.text
+
+
+def test_evaluation_is_of_one_task_or_of_all(capsys):
+    for words in (["evaluate"], ["evaluate", "--all", "--task", "cxr"]):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 2
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+def test_runs_for_evaluation_must_be_runs(evaluated, mistake, tmp_path):
+    line = mistake(*evaluated, "--task", "cxr", "--runs", tmp_path / "none")
+    assert f"{tmp_path / 'none'} is no run folder with trained weights" in line
+
+
+def test_leakage_is_measured_into_the_results(evaluated):
+    assert main(["leakage", "--task", "cxr", *evaluated[1:]]) == 0
+    found = read_results()["cxr"]
+    assert found["leakage"]["images"] == 24 and "floors" in found

@@ -1,13 +1,13 @@
 """`train.recipes`: the shipped recipes fit together, and mistakes end in sentences."""
 
-import dataclasses
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from kdmodels.zoo import STUDENTS, get_spec
+from kdmodels.zoo import STUDENTS, TEACHERS, get_spec
 from train.recipes import (
     FOLDER,
     Phase,
@@ -43,18 +43,25 @@ def write_recipe(tmp_path):
 def test_a_shipped_recipe_reads_and_lies_where_it_is_looked_for(path):
     recipe = read_recipe(path)
     assert recipe.name == path.stem
-    assert find_recipe(recipe.task, recipe.model, recipe.objective, recipe.teacher) == path
-    if recipe.teacher:
-        teacher = find_recipe(recipe.task, recipe.teacher, "labels")
-        assert teacher in SHIPPED
-        assert get_spec(recipe.teacher).role == "teacher"
+    assert find_recipe(recipe.task, recipe.model, recipe.teacher, recipe.objective) == path
+    for teacher in recipe.teachers:
+        assert find_recipe(recipe.task, teacher) in SHIPPED
+        assert get_spec(teacher).role == "teacher"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_a_shipped_recipe_is_stored_under_its_own_name(path, new_row):
+    recipe = read_recipe(path)
+    usual = find_recipe(recipe.task, recipe.model, recipe.teacher) == path
+    row = new_row(recipe.task, recipe.model, recipe.teacher)
+    assert replace(row, variant="" if usual else recipe.objective).stem == path.stem
 
 
 def test_students_of_a_task_differ_in_the_objective_only():
     students = [r for r in map(read_recipe, SHIPPED) if r.model in STUDENTS]
     assert students
     for student in students:
-        control = read_recipe(find_recipe(student.task, student.model, "labels"))
+        control = read_recipe(find_recipe(student.task, student.model))
         given, wanted = to_dict(student), to_dict(control)
         assert {k for k in given if given[k] != wanted[k]} <= STUDENT_DIFFERENCES
         smoothing = [r.objective_settings.get("label_smoothing") for r in (student, control)]
@@ -95,12 +102,43 @@ def test_plain_data_reads_back_as_the_recipe(write_recipe):
     recipe = read_recipe(write_recipe(objective_settings={"label_smoothing": 0.1}))
     again = yaml.safe_load(yaml.safe_dump(to_dict(recipe) | {"phases": None}))
     phases = tuple(Phase(**p) for p in to_dict(recipe)["phases"])
-    assert dataclasses.replace(Recipe(**again), phases=phases) == recipe
+    assert replace(Recipe(**again), phases=phases) == recipe
+
+
+def test_several_teachers_are_joined_by_a_plus(write_recipe):
+    path = write_recipe(objective="multi_teacher", teacher="visformer_s+vgg19")
+    assert read_recipe(path).teachers == ("visformer_s", "vgg19")
+    assert read_recipe(write_recipe(objective="hybrid", teacher="vgg19")).teachers == ("vgg19",)
+    assert read_recipe(write_recipe()).teachers == ()
+
+
+# --- Finding ---------------------------------------------------------------------------------
+
+ALL = "+".join(TEACHERS)
+
+
+@pytest.mark.parametrize(
+    "words, name",
+    [
+        (("cxr", "vgg19"), "cxr-vgg19"),
+        (("cxr", "vgg19", None, "labels"), "cxr-vgg19"),
+        (("histopathology", "ofa_595"), "histopathology-ofa_595-labels"),
+        (("cxr", "ofa_595", None, "labels"), "cxr-ofa_595-labels"),
+        (("cxr", "ofa_595", "vgg19"), "cxr-ofa_595-from-vgg19"),
+        (("cxr", "ofa_595", "vgg19", "hybrid"), "cxr-ofa_595-from-vgg19"),
+        (("cxr", "ofa_595", "vgg19", "attention"), "cxr-ofa_595-from-vgg19-attention"),
+        (("cxr", "ofa_595", ALL), "cxr-ofa_595-from-all"),
+        (("cxr", "ofa_595", ALL, "multi_teacher"), "cxr-ofa_595-from-all"),
+    ],
+)
+def test_a_run_finds_its_recipe(words, name):
+    assert find_recipe(*words) == FOLDER / f"{name}.yaml"
 
 
 # --- Mistakes --------------------------------------------------------------------------------
 
 HYBRID = {"objective": "hybrid", "mixup": 0.0}
+MULTI = {"objective": "multi_teacher", "mixup": 0.0}
 MISTAKES = {
     "unknown key": ({"batchsize": 4}, "unknown key 'batchsize'; the nearest valid one is 'batch_size'"),
     "unknown phase key": (
@@ -117,11 +155,36 @@ MISTAKES = {
     "unknown task": ({"task": "mri"}, "no task 'mri'; the tasks are: cxr, histopathology"),
     "unknown model": ({"model": "resnet"}, "no model 'resnet'; the models are: vgg19, "),
     "unknown objective": ({"objective": "mse"}, "no objective 'mse'; there are: labels, hybrid"),
+    "smoothing": ({"objective_settings": {"label_smoothing": 2}}, r"label_smoothing must lie in \[0, 1\]"),
+    "a setting as text": (
+        HYBRID | {"teacher": "vgg19", "objective_settings": {"alpha": "half"}}, "not supported",
+    ),
+    "settings no mapping": ({"objective_settings": [0.5]}, "must be a mapping"),
     "unknown setting": ({"objective_settings": {"beta": 1}}, "unexpected keyword argument 'beta'"),
     "alpha": (HYBRID | {"teacher": "vgg19", "objective_settings": {"alpha": 2.0}}, "alpha must lie"),
-    "no teacher": (HYBRID, "the objective 'hybrid' needs a teacher"),
+    "no teacher": (HYBRID, "the objective 'hybrid' takes exactly 1, but the teacher is not named"),
     "unknown teacher": (HYBRID | {"teacher": "vgg16"}, "no model 'vgg16'"),
-    "useless teacher": ({"teacher": "vgg19"}, "the objective 'labels' takes no teacher"),
+    "one of several unknown": (MULTI | {"teacher": "vgg19+vgg16"}, "no model 'vgg16'"),
+    "a plus too many": (MULTI | {"teacher": "vgg19+"}, "no model ''"),
+    "a list of teachers": (
+        MULTI | {"teacher": ["vgg19", "visformer_s"]},
+        "teacher must be the id of one, or of several joined by '\\+', not",
+    ),
+    "useless teacher": (
+        {"teacher": "vgg19"}, "the objective 'labels' takes no teacher, but the teacher is vgg19",
+    ),
+    "too many teachers": (HYBRID | {"teacher": ALL}, "the objective 'hybrid' takes exactly 1, but"),
+    "too few teachers": (
+        MULTI | {"teacher": "vgg19"}, "'multi_teacher' takes at least 2, but the teacher is vgg19",
+    ),
+    "maps of mixed images": (
+        {"objective": "attention", "teacher": "vgg19", "mixup": 0.2},
+        "mixed images have no one class to attend to; set mixup to 0",
+    ),
+    "a grid of one cell": (
+        {"objective": "attention", "teacher": "vgg19", "mixup": 0.0, "objective_settings": {"grid": 1}},
+        "grid a whole number of at least 2, not 1.0 and 1",
+    ),
     "views that change": (
         {"views": 4, "mixup": 0.0, "phases": [*GOOD["phases"], GOOD["phases"][0] | {"augmentation": 0.5}]},
         "fixed views need the same augmentation in all phases",

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,10 @@ def make_views(make_samples):
     return make
 
 
+def as_bytes(batch: list[tuple]) -> list[bytes]:
+    return [image.numpy().tobytes() for image, *_ in batch]
+
+
 def crowd(cells: dict[tuple[str, str], int]) -> list[Sample]:
     """Samples that exist only by name: so many of each (class, source)."""
     return [
@@ -94,9 +99,10 @@ def test_a_view_is_a_function_of_its_key(make_views, task_id):
 def test_views_in_workers_are_the_views_in_this_process(make_views):
     views = make_views()
     keys = [(index, view) for view in range(4) for index in (2, 0, 1)]
-    loader = DataLoader(views, batch_size=5, sampler=keys, num_workers=1)
-    images = torch.cat([batch[0] for batch in loader])
-    assert torch.equal(images, torch.stack([views[key][0] for key in keys]))
+    # As bytes, because shared memory between processes is PyTorch's and the system's to test.
+    loader = DataLoader(views, batch_size=5, sampler=keys, num_workers=1, collate_fn=as_bytes)
+    images = [image for batch in loader for image in batch]
+    assert images == as_bytes([views[key] for key in keys])
 
 
 @pytest.mark.parametrize("task_id", TASK_IDS)
@@ -189,6 +195,58 @@ def test_pixels_are_kept_in_memory_only_while_all_fit(make_samples, monkeypatch,
     assert all(torch.equal(store[i], first[i]) for i in range(3))
     assert len(calls) == reads
     assert first[0].shape == (1, 16, 16)
+
+
+def test_filled_pixels_are_shared_with_worker_processes(make_samples):
+    samples = make_samples("cxr")
+    store = PixelStore(samples, TASKS["cxr"], 64)
+    expected = [PixelStore(samples, TASKS["cxr"], 64)[i] for i in range(3)]
+    store.fill()
+    for sample in samples:
+        sample.path.unlink()  # nobody reads them again
+    assert all(torch.equal(store[i], expected[i]) for i in range(3))
+    views = TrainViews(store, 40, 3)
+    keys = [(index, view) for view in range(2) for index in (2, 0, 1)]
+    loader = DataLoader(views, 2, sampler=keys, num_workers=2, persistent_workers=True)
+    for _ in range(2):
+        images = torch.cat([batch[0] for batch in loader])
+        assert torch.equal(images, torch.stack([views[key][0] for key in keys]))
+
+
+def test_pixels_that_do_not_fit_are_not_decoded_in_advance(make_samples, monkeypatch):
+    monkeypatch.setattr(train.views, "CACHE_LIMIT_BYTES", 1)
+    store = PixelStore(make_samples("cxr"), TASKS["cxr"], 16)
+    monkeypatch.setattr(train.views, "read_pixels", lambda *_: pytest.fail("it was decoded"))
+    store.fill()
+
+
+def test_an_image_that_is_left_out_shifts_no_view_of_another(make_samples):
+    samples = make_samples("cxr")
+    whole = TrainViews(PixelStore(samples, TASKS["cxr"], 128), 40, 3)
+    rest = [replace(samples[0], number=0), replace(samples[2], number=2)]
+    left = TrainViews(PixelStore(rest, TASKS["cxr"], 128), 40, 3)
+    for view in range(4):
+        assert torch.equal(left[0, view][0], whole[0, view][0])
+        image, label, index, _ = left[1, view]
+        assert torch.equal(image, whole[2, view][0])
+        assert (label, index) == (2, 1)
+
+
+def test_an_image_that_is_left_out_shifts_no_fixed_view_of_another():
+    def chosen(samples):
+        """How often each image comes in each fixed view, by its number."""
+        sampler = BalancedSampler(samples, 0, 0.5, views=4)
+        times = Counter()
+        for index, view in sampler:
+            times[samples[index].path, times[samples[index].path]] = view
+            times[samples[index].path] += 1
+        return times
+
+    samples = crowd({("covid", "a"): 60, ("normal", "a"): 60})
+    rest = [replace(s, number=i) for i, s in enumerate(samples) if i != 7]
+    ours, wanted = chosen(rest), chosen(samples)
+    both = [key for key in ours.keys() & wanted.keys() if isinstance(key, tuple)]
+    assert len(both) > 60 and all(ours[key] == wanted[key] for key in both)
 
 
 # --- The sampler -----------------------------------------------------------------------------

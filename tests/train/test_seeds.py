@@ -1,0 +1,137 @@
+"""`train.seeds`: further runs of a recipe, and what distillation changes over all of them."""
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from kdmodels.checkpoints import Index, sha256_of
+from kdmodels.predict import Classifier
+from kdmodels.zoo import TEACHERS
+from train.evaluate import compare, labels_of, logits_of
+from train.seeds import control_of, measure_runs, read_runs, run_task
+from train.store import StoreError, as_trained, read_run, store_run
+
+STUDENT, CONTROL = "cxr-ofa_595-from-vgg19", "cxr-ofa_595-labels"
+
+
+@pytest.fixture
+def manifest(make_manifest):
+    return make_manifest(train=1, val=1, test=6, group_size=2)
+
+
+@pytest.fixture
+def logits_by_run(manifest):
+    """The test logits of a run folder, computed apart from `train.seeds`."""
+
+    def compute(run) -> np.ndarray:
+        row, _ = read_run(run, manifest.id)
+        classifier = as_trained(row, load_file(run / "best.safetensors"))
+        return logits_of(classifier, manifest.split("test"))
+
+    return compute
+
+
+@pytest.fixture
+def measured(weights, finish_run, manifest):
+    """Seed 0 of student and control stored, seeds 1 and 2 of both as run folders."""
+    changes = {None: (0.0, 0.2, -0.3), "vgg19": (0.3, -0.2, 0.1)}
+    folders = {
+        (teacher, seed): finish_run(manifest, "ofa_595", teacher, change, seed=seed)
+        for teacher, row in changes.items()
+        for seed, change in enumerate(row)
+    }
+    stored = [store_run(folders[teacher, 0], manifest, "float32") for teacher in changes]
+    index = Index.read(weights)
+    samples = manifest.split("test")
+    logits = {c.stem: logits_of(Classifier.load(index, c), samples) for c in stored}
+    runs = read_runs([f for (_, seed), f in folders.items() if seed], manifest.id, stored)
+    return folders, stored, measure_runs(runs, stored, logits, manifest)
+
+
+def test_each_further_seed_has_its_own_numbers(measured, manifest, logits_by_run):
+    folders, _, found = measured
+    labels = labels_of(manifest.split("test"), manifest.task)
+    assert list(found["seeds"]) == sorted([STUDENT, CONTROL])
+    for stem, teacher in ((STUDENT, "vgg19"), (CONTROL, None)):
+        assert [entry["seed"] for entry in found["seeds"][stem]] == [1, 2]
+        for entry in found["seeds"][stem]:
+            run = folders[teacher, entry["seed"]]
+            accuracy = (logits_by_run(run).argmax(1) == labels).mean()
+            assert entry["accuracy"] == pytest.approx(accuracy, abs=1e-4)
+            assert entry["sha256"] == sha256_of(run / "best.safetensors")
+
+
+def test_the_difference_is_paired_by_seed(measured, manifest, logits_by_run):
+    folders, stored, found = measured
+    change = found["distillation_over_seeds"][STUDENT]
+    assert change["name"] == "OFA-595 (from VGG19)"
+    assert [entry["seed"] for entry in change["seeds"]] == [0, 1, 2]
+    first, second = (
+        np.stack([logits_by_run(folders[teacher, seed]) for seed in range(3)])
+        for teacher in ("vgg19", None)
+    )
+    wanted = compare(first, second, manifest.split("test"), manifest.task)
+    assert {k: change[k] for k in wanted} == wanted
+    for name in ("accuracy", "macro_f1"):
+        mean = np.mean([entry[name] for entry in change["seeds"]])
+        assert change[name]["value"] == pytest.approx(mean, abs=2e-4)
+    assert change["files"] == {c.file: c.sha256 for c in stored}
+
+
+def test_a_seed_that_the_control_lacks_is_in_no_pair(weights, finish_run, manifest):
+    stored = [
+        store_run(finish_run(manifest, "ofa_595", t), manifest, "float32") for t in (None, "vgg19")
+    ]
+    samples = manifest.split("test")
+    logits = {c.stem: logits_of(Classifier.load(Index.read(weights), c), samples) for c in stored}
+    runs = read_runs([finish_run(manifest, "ofa_595", "vgg19", seed=1)], manifest.id, stored)
+    found = measure_runs(runs, stored, logits, manifest)
+    assert [entry["seed"] for entry in found["seeds"][STUDENT]] == [1]
+    assert found["distillation_over_seeds"] == {}
+
+
+def test_a_seed_that_is_stored_is_not_measured_twice(measured, manifest, caplog):
+    folders, stored, _ = measured
+    caplog.set_level("INFO", logger="train")
+    assert read_runs([folders["vgg19", 0]], manifest.id, stored) == []
+    assert f"seed 0 of {STUDENT} is in weights/ already" in caplog.text
+
+
+def test_a_run_that_is_there_twice_is_refused(measured, manifest, tmp_path):
+    folders, stored, _ = measured
+    copy = tmp_path / "copy"
+    copy.symlink_to(folders["vgg19", 1])
+    with pytest.raises(StoreError, match="copy are the same recipe with the same seed"):
+        read_runs([folders["vgg19", 1], copy], manifest.id, stored)
+
+
+def test_an_unfinished_run_is_refused(finish_run, manifest):
+    run = finish_run(manifest, seed=3, finished=False)
+    with pytest.raises(StoreError, match="is not finished"):
+        read_runs([run], manifest.id, [])
+
+
+def test_a_run_tells_its_task(finish_run, manifest, tmp_path):
+    assert run_task(finish_run(manifest)) == "cxr"
+    with pytest.raises(StoreError, match=f"{tmp_path} is no run folder"):
+        run_task(tmp_path)
+    (tmp_path / "run.yaml").write_text("recipe: [")
+    with pytest.raises(StoreError, match="is no run folder"):
+        run_task(tmp_path)
+
+
+def test_the_control_is_the_same_student_of_the_same_task(new_row):
+    rows = [
+        new_row(task, model, teacher)
+        for task in ("cxr", "histopathology")
+        for model, teacher in (("vgg19", None), ("ofa_595", None), ("ofa_595", "vgg19"))
+    ]
+    for row in rows:
+        control = control_of(row, rows)
+        if row.teacher is None:
+            assert control is None
+        else:
+            assert (control.task, control.model, control.teacher) == (row.task, row.model, None)
+    all_teachers = new_row("cxr", "ofa_595", "+".join(TEACHERS))
+    assert control_of(all_teachers, rows) is rows[1]
+    assert control_of(all_teachers, rows[2:3]) is None

@@ -1,0 +1,326 @@
+"""Shortcut audit: what a network still knows of a film when the lungs, or all else, are taken away.
+
+Class and source go together in public chest X-ray collections, so a network can be right without
+looking at the lungs (DeGrave, Janizek, Lee, "AI for radiographic COVID-19 detection selects
+shortcuts over signal", Nature Machine Intelligence 3, 2021). Three questions are asked:
+
+- What can be known without the lungs? Maguolo and Nanni ("A critic evaluation of methods for
+  COVID-19 automatic detection from X-ray images", Information Fusion 76, 2021) blanked the centre
+  of the films and trained on the rest; here a random forest is trained so, on each version.
+- What do the stored networks still know? They answer, as they are, on films blanked by lung masks.
+  A right answer comes from what is left or from the outline of the blank; a wrong one may come
+  from the blanking, which no training film had (Hooker et al., "A Benchmark for Interpretability
+  Methods in Deep Neural Networks", NeurIPS 2019).
+- Where do lungs and surroundings each pull the answer? The box around the lungs is taken from
+  another film (`train.blanking.swap_box`); nothing is blank, and a film of the same class as donor
+  shows what the swap itself does.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import roc_auc_score
+from torch.utils.data import DataLoader, Dataset
+
+from kdmodels.checkpoints import Index
+from kdmodels.predict import Classifier
+from kdmodels.tasks import Task
+from train.blanking import (
+    FILLED,
+    FILLS,
+    MAIN_FILL,
+    SWAPS,
+    VERSIONS,
+    WHOLE,
+    BlankedViews,
+    SwappedViews,
+    Version,
+    choose_donors,
+)
+from train.datasets import DataError, Manifest, Sample, read_mask
+from train.evaluate import (
+    LEVEL,
+    MIN_WITHIN,
+    compare,
+    confusion,
+    group_bootstrap,
+    labels_of,
+    rates,
+    within_sources,
+)
+from train.floors import FEATURES
+from train.loop import predict_logits
+from train.store import StoreError, differences, read_results, results_file, update_results
+from train.views import PixelStore
+
+log = logging.getLogger("train")
+
+LUNGS = (0.05, 0.75)  # shares of the film that a mask of two lungs can cover
+MIN_FILMS = MIN_WITHIN  # of a class with masks; classes with fewer are left out
+FOREST_FEATURE = "16 x 16 px thumbnail"
+TREES = 500
+FOREST_SIZE = 128  # px, the side of the films that thumbnails are made of
+
+
+# --- Which films -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Films:
+    """Films of one split with usable masks, of the classes that have enough of them.
+
+    task: the task with those classes alone. columns: their places among the network's logits.
+    notes: what was left out, in words.
+    """
+
+    task: Task
+    samples: tuple[Sample, ...]
+    columns: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) places of the labels in `task`."""
+        return labels_of(self.samples, self.task)
+
+    @property
+    def groups(self) -> list[str]:
+        return [s.group for s in self.samples]
+
+
+def has_lungs(sample: Sample) -> bool:
+    """Whether it has a mask that can be of two lungs."""
+    if not sample.mask:
+        return False
+    return LUNGS[0] <= read_mask(sample.mask, FOREST_SIZE).mean() <= LUNGS[1]
+
+
+def masked_films(manifest: Manifest, split: str = "test") -> Films:
+    """The films of a split to audit on. Raises `DataError` when they hold fewer than two classes.
+
+    Left out: films without a mask, films whose mask cannot be of two lungs (`LUNGS`), and then
+    classes with fewer than `MIN_FILMS`.
+    """
+    task, notes = manifest.task, []
+    masked = [s for s in manifest.split(split) if s.mask]
+    usable = [s for s in masked if has_lungs(s)]
+    if strange := sorted(s.mask.name for s in set(masked) - set(usable)):
+        log.info("Masks that cannot be of two lungs: %s", ", ".join(strange))
+        low, high = (f"{100 * share:.0f}%" for share in LUNGS)
+        notes.append(
+            f"Left out: {len(strange)} films whose masks cover less than {low} or more than {high}."
+        )
+    counts = Counter(s.label for s in usable)
+    held = tuple(c for c in task.classes if counts[c.id] >= MIN_FILMS)
+    if len(held) < 2:
+        raise DataError(
+            f"The audit needs lung masks for {MIN_FILMS} films each of two classes or more, but "
+            f"the {split} split of '{manifest.name}' has them for {len(usable)} films in all."
+        )
+    notes += [
+        f"Left out: {c.name}, with masks for {counts[c.id]} films, fewer than {MIN_FILMS}."
+        for c in task.classes
+        if c not in held
+    ]
+    part = replace(task, classes=held)
+    return Films(
+        part,
+        tuple(s for s in usable if s.label in part.class_ids),
+        tuple(task.class_ids.index(c.id) for c in held),
+        tuple(notes),
+    )
+
+
+# --- Measuring -------------------------------------------------------------------------------
+
+
+def _with_interval(value: float, resampled: np.ndarray) -> dict:
+    interval = np.nanpercentile(resampled, ((100 - LEVEL) / 2, (100 + LEVEL) / 2))
+    return {"value": round(float(value), 4), "ci95": [round(float(v), 4) for v in interval]}
+
+
+def measure(scores: np.ndarray, whole: np.ndarray, films: Films) -> dict:
+    """Numbers of one version, ready for JSON.
+
+    scores, whole: (N, K) logits of the K classes of `films.task`, in the version and on the films
+    as they are. Returns accuracy, macro-F1 and each class's sensitivity with 95% intervals over
+    groups; macro AUROC (one against rest), which a shift of all answers towards one class leaves
+    alone; the share of unchanged answers; the change in accuracy with its paired interval; and
+    accuracy and macro-F1 within the sources that hold several classes.
+    """
+    labels, k = films.labels, films.task.num_classes
+    predicted = scores.argmax(1)
+    point = rates(confusion(labels, predicted, k))
+    drawn = rates(group_bootstrap(labels, predicted, films.groups, k))
+    shares = torch.from_numpy(scores).softmax(1).numpy()
+    auroc = roc_auc_score(labels, shares if k > 2 else shares[:, 1], multi_class="ovr")
+    return {
+        "accuracy": _with_interval(point["accuracy"], drawn["accuracy"]),
+        "macro_f1": _with_interval(point["macro_f1"], drawn["macro_f1"]),
+        "auroc": round(float(auroc), 4),
+        "sensitivity": {
+            name: _with_interval(point["sensitivity"][i], drawn["sensitivity"][:, i])
+            for i, name in enumerate(films.task.class_ids)
+        },
+        "unchanged": round(float((predicted == whole.argmax(1)).mean()), 4),
+        "change": compare(scores, whole, films.samples, films.task)["accuracy"],
+        "within": within_sources(labels, scores, films.samples),
+    }
+
+
+def measure_swap(scores: np.ndarray, whole: np.ndarray, donors: np.ndarray, films: Films) -> dict:
+    """Which class the answers name on swapped films, as shares with 95% intervals over groups.
+
+    scores, whole: (N, K) logits on the films with their donors' boxes, and as they are. donors: as
+    `train.blanking.choose_donors` gives them; films without a donor do not count.
+    Returns the shares that name the class of the box and that of the surroundings; `mistaken`, the
+    share whose donor, shown as it is, is called by the class of the surroundings; and `pull`, by
+    how much the surroundings add to that.
+    """
+    given = donors >= 0
+    if not given.any():
+        return {}
+    predicted, labels, k = scores.argmax(1)[given], films.labels[given], 2
+    groups = [g for g, has in zip(films.groups, given, strict=True) if has]
+    before = (whole.argmax(1)[donors[given]] == labels).astype(int)
+    after = (predicted == labels).astype(int)
+    as_box = (predicted == films.labels[donors[given]]).astype(int)
+
+    def rows(answers: np.ndarray) -> np.ndarray:
+        """(1 + R, 2, 2) counts of `before` against `answers`: of the films, and of resamples."""
+        drawn = group_bootstrap(before, answers, groups, k)
+        return np.concatenate([confusion(before, answers, k)[None], drawn])
+
+    box, around = rows(as_box), rows(after)
+    shares = {
+        "box": box[:, :, 1].sum(1),
+        "surroundings": around[:, :, 1].sum(1),
+        "mistaken": around[:, 1].sum(1),
+        "pull": around[:, 0, 1] - around[:, 1, 0],
+    }
+    total = around.sum((1, 2))
+    return {"images": int(given.sum())} | {
+        name: _with_interval((counts / total)[0], (counts / total)[1:])
+        for name, counts in shares.items()
+    }
+
+
+def audit_classifier(classifier: Classifier, films: Films) -> dict:
+    """Results by version (with the main fill), accuracy by further fill and version, and swaps.
+
+    The network chooses among the classes of `films.task` alone.
+    """
+    spec = classifier.spec
+    store = PixelStore(films.samples, classifier.task, spec.input_size)
+
+    def logits(views: Dataset) -> np.ndarray:
+        loader = DataLoader(views, 16)
+        found, _ = predict_logits(classifier.model, loader, spec.mean, spec.std)
+        return found.double().numpy()[:, films.columns]
+
+    main = {name: logits(BlankedViews(store, version)) for name, version in VERSIONS.items()}
+    fills: dict[str, dict[str, float]] = {fill: {} for fill in FILLS if fill != MAIN_FILL}
+    for fill, row in fills.items():
+        for name in FILLED:
+            predicted = logits(BlankedViews(store, VERSIONS[name], fill)).argmax(1)
+            row[name] = round(float((predicted == films.labels).mean()), 4)
+    donors = {name: choose_donors(films.samples, swap) for name, swap in SWAPS.items()}
+    return {
+        "versions": {name: measure(scores, main[WHOLE], films) for name, scores in main.items()},
+        "fills": fills,
+        "swaps": {
+            name: measure_swap(logits(SwappedViews(store, chosen)), main[WHOLE], chosen, films)
+            for name, chosen in donors.items()
+        },
+    }
+
+
+def _thumbnails(films: Films, task: Task, version: Version) -> np.ndarray:
+    views = BlankedViews(PixelStore(films.samples, task, FOREST_SIZE), version)
+    feature = FEATURES[task.id][FOREST_FEATURE]
+    return np.stack([feature(image.permute(1, 2, 0).numpy()) for image, _ in views])
+
+
+def audit_forest(manifest: Manifest, films: Films, seed: int = 0) -> dict:
+    """Results by version of a random forest on thumbnails, trained on films blanked alike.
+
+    It is fitted on the films of the training split with masks; `{}` when they miss a class. No
+    version is unlike its training, so it tells how much is to be known from what a version leaves.
+    """
+    task, classes = manifest.task, films.task.class_ids
+    samples = [s for s in manifest.split("train") if s.label in classes and has_lungs(s)]
+    train = Films(films.task, tuple(samples), films.columns)
+    if len(set(train.labels.tolist())) < len(classes):
+        return {}
+    scores = {}
+    for name, version in VERSIONS.items():
+        forest = RandomForestClassifier(TREES, n_jobs=-1, random_state=seed)
+        forest.fit(_thumbnails(train, task, version), train.labels)
+        shares = forest.predict_proba(_thumbnails(films, task, version))
+        scores[name] = np.log(shares + 1e-6)
+    return {
+        "films": len(samples),
+        "versions": {name: measure(s, scores[WHOLE], films) for name, s in scores.items()},
+    }
+
+
+def _majority(labels: np.ndarray, parts: Sequence[str]) -> float:
+    """Accuracy of naming the most frequent class of each part."""
+    parts = np.array(parts)
+    right = sum(np.bincount(labels[parts == part]).max() for part in set(parts.tolist()))
+    return round(float(right / len(labels)), 4)
+
+
+# --- The command -----------------------------------------------------------------------------
+
+
+def audit_task(manifest: Manifest, write: bool = False) -> dict:
+    """Audit all stored checkpoints of a task on the test split; `write` stores the results.
+
+    They go into `weights/results.json` under [task]["audit"], and a figure beside it. Without
+    `write`, says whether the stored results are the same. Raises `DataError` or `StoreError`.
+    """
+    from train.audit_figure import draw_audit  # only the command needs matplotlib
+    from train.audit_tables import audit_lines
+
+    films = masked_films(manifest)
+    index, task = Index.read(), manifest.task
+    rows = [c for c in index.checkpoints if c.task == task.id]
+    if not rows:
+        raise StoreError(f"{index.folder} holds no weights for the task '{task.id}'; store some.")
+    if strange := [c.file for c in rows if c.data != manifest.id]:
+        raise DataError(
+            f"{', '.join(strange)} was trained on other data than {manifest.id}; its test images "
+            "may be among the training images here."
+        )
+    counts = Counter(s.label for s in films.samples)
+    audit = {
+        "task": task.id,
+        "data": manifest.id,
+        "images": len(films.samples),
+        "groups": len(set(films.groups)),
+        "classes": {name: counts[name] for name in films.task.class_ids},
+        "notes": list(films.notes),
+        "majority": _majority(films.labels, [""] * len(films.samples)),
+        "source_majority": _majority(films.labels, [s.source for s in films.samples]),
+        "models": {},
+    }
+    for row in rows:
+        log.info("%s: %d films in %d versions", row.name, len(films.samples), len(VERSIONS))
+        found = audit_classifier(Classifier.load(index, row), films)
+        about = {"name": row.name, "role": row.spec.role, "sha256": row.sha256}
+        audit["models"][row.file] = about | found
+    audit["forest"] = audit_forest(manifest, films)
+    log.info("%s", "\n".join(audit_lines({"audit": audit})))
+    if write:
+        update_results(task.id, audit=audit)
+        draw_audit(audit, results_file().parent / "figures" / f"audit-{task.id}.png")
+    elif stored := read_results().get(task.id, {}).get("audit"):
+        other = differences(stored, audit)
+        log.info("%s", f"DIFFERS from the stored audit: {other}" if other else "As stored.")
+    return audit

@@ -1,0 +1,77 @@
+"""A reference row: what ImageNet features give without any training of a network on the task.
+
+A frozen ImageNet MobileNetV2 (Sandler et al., CVPR 2018) turns each image into 1,280 numbers, on
+which logistic regression is fitted: a linear probe (Kornblith et al., "Do Better ImageNet Models
+Transfer Better?", CVPR 2019). Networks trained from scratch on a few thousand images should be read
+beside it.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torch.utils.data import DataLoader
+
+from train.datasets import DataError, Manifest
+from train.evaluate import summarise
+from train.loop import predict_logits
+from train.views import EvalViews
+
+log = logging.getLogger("train")
+
+MODEL, SIZE = "mobilenetv2_100", 224
+MEAN = STD = (0.5, 0.5, 0.5)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # inverse of the L2 penalty; chosen on the validation split
+
+
+def load_network(weights: Path | None) -> nn.Module:
+    """The network without its head: (N, 3, 224, 224) -> (N, 1280).
+
+    weights: a safetensors file of timm's `mobilenetv2_100` with `pad_type="same"`; None: timm's own
+    from the Hub. Raises `DataError` when the file is missing or holds something else.
+    """
+    import timm
+
+    if weights is None:
+        return timm.create_model(MODEL, pretrained=True, num_classes=0).eval()
+    model = timm.create_model(MODEL, pad_type="same")
+    try:
+        model.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{weights} does not hold the weights of {MODEL}: {reason}") from error
+    model.reset_classifier(0)
+    return model.eval()
+
+
+def measure_reference(manifest: Manifest, weights: Path | None) -> dict:
+    """Fit the probe on the training split and summarise it on the test split.
+
+    Returns the metrics of `train.evaluate.summarise` with the chosen strength under `strength`.
+    """
+    network = load_network(weights).to(memory_format=torch.channels_last)
+    features, labels = {}, {}
+    for split in ("train", "val", "test"):
+        views = EvalViews(manifest.split(split), manifest.task, SIZE)
+        found, label = predict_logits(network, DataLoader(views, 32), MEAN, STD)
+        features[split], labels[split] = found.numpy(), label.numpy()
+    probes = {
+        strength: make_pipeline(
+            StandardScaler(), LogisticRegression(C=strength, max_iter=2000, random_state=0)
+        ).fit(features["train"], labels["train"])
+        for strength in STRENGTHS
+    }
+    best = max(STRENGTHS, key=lambda s: probes[s].score(features["val"], labels["val"]))
+    log.info("Linear probe on %s: C = %g, chosen on the validation split.", MODEL, best)
+    logits = probes[best].predict_log_proba(features["test"])
+    return {
+        "strength": best,
+        **summarise(np.asarray(logits), manifest.split("test"), manifest.task),
+    }
