@@ -134,7 +134,8 @@ class Classifier:
             held = self.__dict__.get("_held")
             model = held() if held else None
             if model is None:
-                model = self.source()
+                with torch.inference_mode(False):  # weights made in it can take no gradient
+                    model = self.source()
                 self.__dict__["_held"] = weakref.ref(model)
             return model
 

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kdmodels.attention import is_flat, pearson
 from kdmodels.channels import Channels, MaskedImages, read_channels
 from kdmodels.predict import COMPUTE, Classifier
 from kdmodels.surrogate import Surrogate
@@ -41,12 +42,14 @@ class Step:
     heatmap: (h, w) float32 in [0, 1] at the resolution of the feature maps; 1 is the hottest
     place. done, total: channels scored, and channels in all. agreement: estimated Pearson
     correlation with the exact map, too high where few channels are scored; 1 for the exact map.
+    steadiness: measured Pearson correlation with the map before this one; -1 for the first.
     """
 
     heatmap: np.ndarray
     done: int
     total: int
     agreement: float
+    steadiness: float = 1.0
 
     @property
     def exact(self) -> bool:
@@ -55,8 +58,12 @@ class Step:
 
     @property
     def settled(self) -> bool:
-        """Whether the channels still to be scored will hardly change the map."""
-        return self.agreement >= SETTLED
+        """Whether the channels still to be scored will hardly change the map.
+
+        The estimate alone is too sure of itself after few channels, so that the map must also have
+        stayed as it was when the last channels were added.
+        """
+        return min(self.agreement, self.steadiness) >= SETTLED
 
     @property
     def flat(self) -> bool:
@@ -74,6 +81,7 @@ class Sketch:
         self.channels, self.class_index, self.batch = channels, class_index, batch
         self.surrogate = Surrogate(channels.masks, channels.activations)
         self.agreement = -1.0
+        self.latest: np.ndarray | None = None
         self.update()
 
     def update(self) -> None:
@@ -101,7 +109,18 @@ class Sketch:
         """The map by the scores so far and, for the others, by what was last believed of them."""
         scores = self.channels.scores(self.class_index).double()
         scores = torch.where(self.channels.scored, scores, self.belief.scores)
-        return _step(self.channels, scores, self.agreement)
+        before, self.latest = self.latest, heatmap_of(self.channels, scores)
+        steadiness = -1.0 if before is None else _alike(before, self.latest)
+        return Step(
+            self.latest, self.channels.done, self.channels.total, self.agreement, steadiness
+        )
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation of two maps; of flat ones, 1 with another flat one, else 0."""
+    if is_flat(a) or is_flat(b):
+        return float(is_flat(a) and is_flat(b))
+    return pearson(a, b)
 
 
 def heatmap_of(channels: Channels, scores: Tensor) -> np.ndarray:
@@ -114,10 +133,6 @@ def heatmap_of(channels: Channels, scores: Tensor) -> np.ndarray:
     if high - low <= 1e-6 * max(high, 1e-12):
         return np.zeros(channels.grid, np.float32)
     return ((cam - low) / (high - low)).astype(np.float32)
-
-
-def _step(channels: Channels, scores: Tensor, agreement: float) -> Step:
-    return Step(heatmap_of(channels, scores), channels.done, channels.total, agreement)
 
 
 class _Work:
@@ -146,7 +161,8 @@ class _Work:
         if self.one_colour:
             total = self.channels.total
             return Step(np.zeros(self.channels.grid, np.float32), total, total, 1.0)
-        return _step(self.channels, self.channels.scores(self.class_index), 1.0)
+        heatmap = heatmap_of(self.channels, self.channels.scores(self.class_index))
+        return Step(heatmap, self.channels.done, self.channels.total, 1.0)
 
 
 def _class_index(classifier: Classifier, class_id: str) -> int:
@@ -169,9 +185,9 @@ def explain_progressively(
     """Heatmaps of the evidence for `class_id` in a checked RGB image, from rough to exact.
 
     The first comes after one batch, each further one after half as many channels again, the last
-    when all are scored, or as soon as one of the limits is reached: an estimated `agreement` with
-    the exact map in [0, 1], a number of `channels` to run, or `seconds` since the first was asked
-    for. One batch is always run, so there is at least one map.
+    when all are scored, or as soon as one of the limits is reached: an `agreement` in [0, 1], both
+    estimated with the exact map and measured with the map before, a number of `channels` to run,
+    or `seconds` since the first was asked for. At least one batch is run, so there is a map.
 
     `report` is called after each batch; an exception that it raises cancels the work, and so does
     closing the iterator. Between batches others may compute. What was scored is kept for a while,
@@ -206,8 +222,8 @@ def _steps(
                 sketch.update()
         report(channels.done, channels.total)
         if due:
-            yield sketch.step()
-            if last or (agreement is not None and sketch.agreement >= agreement):
+            yield (step := sketch.step())
+            if last or (agreement is not None and min(step.agreement, step.steadiness) >= agreement):
                 return
     yield work.finished()
 
