@@ -4,9 +4,11 @@ The only module of this package that knows HTML; `app.py` places what it returns
 """
 
 import html
+from collections.abc import Mapping
 
 from kdmodels.images import CheckedImage
 from kdmodels.predict import Classifier, Prediction
+from kdmodels.scorecam import Step
 from kdmodels.tasks import Task
 
 
@@ -21,6 +23,12 @@ def facts(checked: CheckedImage) -> str:
     return message("note", "; ".join(notes) + ".")
 
 
+def doubt(reason: str) -> str:
+    """HTML of a warning that an image is not of the chosen modality; it forbids nothing."""
+    text = f"{reason} Answers and heatmaps would mean little; you can compare it all the same."
+    return f'<div class="message doubt" role="alert">{html.escape(text)}</div>'
+
+
 def _bar(name: str, colour: str, share: float, chosen: bool) -> str:
     return (
         f'<li class="{"chosen" if chosen else ""}"><span class="name">{html.escape(name)}</span>'
@@ -29,11 +37,23 @@ def _bar(name: str, colour: str, share: float, chosen: bool) -> str:
     )
 
 
-def progress(role: str, done: int, total: int) -> str:
-    """HTML of a progress bar: channels scored of all channels."""
-    text = f"Score-CAM of the {role}: {done:,} of {total:,} channels"
+def heatmap_progress(steps: Mapping[str, Step | None], over: bool) -> str:
+    """HTML: how far each model's heatmap is. over: nothing more will be computed."""
+    return "".join(_progress(role, step, over) for role, step in steps.items())
+
+
+def _progress(role: str, step: Step | None, over: bool) -> str:
+    if step is None:
+        return f'<label class="progress">{role.capitalize()}: …<progress></progress></label>'
+    share = f"{step.done:,} of {step.total:,} channels"
+    if step.exact:
+        return f'<p class="progress">{role.capitalize()}: exact, all {step.total:,} channels.</p>'
+    if over:
+        near = f"agreement with the exact map estimated at {min(step.agreement, 0.999):.3f}"
+        return f'<p class="progress">{role.capitalize()}: {share}; {near}.</p>'
     return (
-        f'<label class="progress">{text}<progress max="{total}" value="{done}"></progress></label>'
+        f'<label class="progress">{role.capitalize()}: {share}, the others predicted'
+        f'<progress max="{step.total}" value="{step.done}"></progress></label>'
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdmodels.engine_base import (
     Engine,
     EngineError,
+    MemoryShortage,
     Outputs,
     Precision,
     Size,
@@ -46,17 +47,23 @@ class GuardedEngine(Engine):
     def __call__(self, images: Tensor, features: bool = False) -> Outputs:
         try:
             return self.current(images, features)
-        except (ValueError, EngineError):  # of the caller; or memory, which torch needs more of
+        except (ValueError, MemoryShortage):  # of the caller; torch needs more memory still
             raise
         except Exception as error:
             if self.kind == "torch":
                 raise
-            note = f"OpenVINO failed while running ({gist(error)}), so PyTorch took over."
+            if not isinstance(error, EngineError):
+                error = EngineError(f"OpenVINO failed while running ({gist(error)}).")
+            note = _instead(error)
             log.warning("%s", note)
             with self._turn:
                 if self.current.kind != "torch":
                     self.current = self._open_torch(note)
             return self.current(images, features)
+
+
+def _instead(error: EngineError) -> str:
+    return f"{str(error).rstrip('.')}, so PyTorch took over."
 
 
 def open_engine(
@@ -91,5 +98,5 @@ def open_engine(
         engine = OpenVINOEngine(load, spec, checkpoint, wanted, threads)
     except EngineError as error:
         log.warning("%s PyTorch takes over.", error)
-        return open_torch(f"{str(error).rstrip('.')}, so PyTorch took over.")
+        return open_torch(_instead(error))
     return GuardedEngine(engine, open_torch)

@@ -19,6 +19,10 @@ class EngineError(Exception):
     """An engine that cannot be opened, or a pass that failed; the message says why."""
 
 
+class MemoryShortage(EngineError):
+    """Memory does not suffice for even one image."""
+
+
 @dataclass(frozen=True)
 class Outputs:
     """Result of one pass over N images.
@@ -108,8 +112,8 @@ class Engine(ABC):
     def __call__(self, images: Tensor, features: bool = False) -> Outputs:
         """Run (N, 3, S, S) float32 normalised images, N >= 1, of the size that the network takes.
 
-        Raises `ValueError` for another shape, and `EngineError` when memory suffices for not even
-        one image or the engine fails.
+        Raises `ValueError` for another shape, `MemoryShortage` when memory suffices for not even
+        one image, and `EngineError` when the engine fails.
         """
         if images.ndim != 4 or len(images) == 0 or images.shape[1] != 3:
             raise ValueError(f"Images must be (N, 3, S, S) with N >= 1, not {tuple(images.shape)}.")
@@ -124,7 +128,7 @@ class Engine(ABC):
                 if not is_out_of_memory(error):
                     raise
                 if len(part) == 1:
-                    raise EngineError(
+                    raise MemoryShortage(
                         f"There is not enough memory to run {self.name} on one image: close other "
                         "programs and try again."
                     ) from error

@@ -210,6 +210,7 @@ class OpenVINOEngine(Engine):
         if found is None:
             return None
         blob, about = found
+        before = self._about, self.precision, self.note
         try:
             self._tell(about)
             return self._core.import_model(self._ov.Tensor(blob), "CPU", self._config())
@@ -218,6 +219,8 @@ class OpenVINOEngine(Engine):
                 raise
             log.info("A cached network is compiled again (%s).", gist(error))
             self._cache.remove(key)
+            # Nothing of a refused entry is kept, so that what replaces a first one is checked.
+            self._about, self.precision, self.note = before
             return None
 
     def _compile(self, batch: int) -> Any:
@@ -243,18 +246,20 @@ class OpenVINOEngine(Engine):
         return self._core.compile_model(network, "CPU", self._config())
 
     def _settle(self, model: nn.Module) -> Any:
-        """Compile for one image in the first precision that agrees with torch; note the size."""
+        """Compile for one image in the first precision that works and agrees with torch."""
         size = size_of(model, self.spec)
         about = {"parameters": size.parameters, "macs": size.macs, "note": None}
         for precision in dict.fromkeys((self.precision, "float32")):
             self.precision = precision
-            compiled = self._shaped(1)
             try:
+                compiled = self._shaped(1)
                 self._check(model, compiled.create_infer_request())
                 break
-            except Disagreement as error:
-                if precision == "float32":
+            except Exception as error:
+                if precision == "float32" or is_out_of_memory(error):
                     raise
+                if not isinstance(error, EngineError):
+                    error = f"OpenVINO cannot compile it in {precision} ({gist(error)})."
                 about["note"] = f"{error} So it runs in float32."
         self._tell(about | {"precision": self.precision})
         return compiled
@@ -296,6 +301,7 @@ class OpenVINOEngine(Engine):
         """Go on one by one: that network is there, and a smaller batch would have to be compiled."""
         self.batch = 1
         self._requests = {1: self._requests[1]}
+        self._converted = None  # holds the weights, and is not needed any more
         gc.collect()
 
 

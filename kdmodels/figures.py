@@ -10,7 +10,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-COLOUR_MAP = "inferno"  # perceptually uniform; readable without colour vision and in greyscale
+# Perceptually uniform; readable without colour vision and in greyscale. The first is the default.
+COLOURS = ("inferno", "viridis", "cividis", "magma")
 OVERLAY_SIDE = 512  # px, the longer side of an overlay
 
 
@@ -20,26 +21,33 @@ def resized_heatmap(heatmap: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _shown_size(image: Image.Image) -> tuple[int, int]:
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) at which an image is shown: its longer side is `OVERLAY_SIDE` pixels."""
     scale = OVERLAY_SIDE / max(image.size)
     return max(1, round(image.width * scale)), max(1, round(image.height * scale))
 
 
 def overlay(
-    image: Image.Image, heatmap: np.ndarray, opacity: float = 0.65, colour_map: str = COLOUR_MAP
+    image: Image.Image,
+    heatmap: np.ndarray,
+    colours: str = COLOURS[0],
+    opacity: float = 0.65,
+    threshold: float = 0.0,
 ) -> Image.Image:
     """Lay a heatmap over an RGB image; cold places stay clear, so the anatomy remains visible.
 
     heatmap: (h, w) float32 in [0, 1]; it is stretched over the whole image, as the network saw the
-    image stretched to its square input. opacity: of the hottest place, in [0, 1].
+    image stretched to its square input. colours: one of `COLOURS`. opacity: of the hottest place, in
+    [0, 1]. threshold: places of less heat stay clear, in [0, 1].
     Returns an RGB image whose longer side is `OVERLAY_SIDE` pixels.
     """
-    width, height = _shown_size(image)
+    width, height = shown_size(image)
     base = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS), dtype=np.float32)
     heat = resized_heatmap(heatmap, width, height)
-    colours = colormaps[colour_map](heat)[..., :3] * 255
+    painted = colormaps[colours](heat)[..., :3] * 255
     alpha = opacity * np.sqrt(heat)[..., None]  # the root lets warm places show, not only hot ones
-    blended = base * (1 - alpha) + colours * alpha
+    alpha[heat < threshold] = 0
+    blended = base * (1 - alpha) + painted * alpha
     return Image.fromarray(np.rint(blended.clip(0, 255)).astype(np.uint8))
 
 
@@ -60,7 +68,7 @@ def comparison(columns: Sequence[Column], heading: str, footer: str) -> Figure:
         axis.imshow(column.picture)
         axis.set_title(f"{column.title}\n{column.subtitle}", fontsize=10)
         axis.axis("off")
-    scale = ScalarMappable(Normalize(0, 1), COLOUR_MAP)
+    scale = ScalarMappable(Normalize(0, 1), COLOURS[0])
     figure.colorbar(scale, ax=list(axes), shrink=0.7, label="Score-CAM, relative to its maximum")
     figure.suptitle(heading, fontsize=12)
     figure.supxlabel(footer, fontsize=8, color="0.35")

@@ -53,21 +53,40 @@ class ImageError(ValueError):
 
 
 @dataclass(frozen=True)
+class Window:
+    """The grey values of a DICOM image that are shown from black to white, as radiologists set it.
+
+    centre, width: in the file's own units; lowest, highest: of the values in the image.
+    """
+
+    centre: float
+    width: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
 class CheckedImage:
     """An image that is safe to show and to classify.
 
     pixels: mode "RGB", 8 bits per channel, upright; no EXIF, ICC profile or other metadata.
     source_format: "PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "DICOM", or "decoded" if unknown.
     notes: what was done to the pixels, in plain words, one entry per step; often empty.
+    window: of greyscale DICOM with more than 8 bits, else None.
     """
 
     pixels: Image.Image
     source_format: str
     notes: tuple[str, ...]
+    window: Window | None = None
 
 
-def read_image(source: str | os.PathLike | bytes) -> CheckedImage:
+def read_image(
+    source: str | os.PathLike | bytes, window: tuple[float, float] | None = None
+) -> CheckedImage:
     """Read and check one image given as a path or as the bytes of a file.
+
+    window: (centre, width) that replaces the display window of greyscale DICOM.
 
     Greyscale deeper than 8 bits is divided by the largest value of its depth: the smallest of 8,
     10, 12, 14 and 16 bits that holds the image, so that a 16-bit export looks like an 8-bit one.
@@ -80,7 +99,7 @@ def read_image(source: str | os.PathLike | bytes) -> CheckedImage:
     source_format = _format_of(data)
     with _plain_errors(f"{source_format} file"):
         if source_format == "DICOM":
-            return _read_dicom(data)
+            return _read_dicom(data, window)
         with Image.open(BytesIO(data), formats=(source_format,)) as image:
             return _check(image, source_format)
 
@@ -202,7 +221,7 @@ def _rescale(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint(scaled.clip(0, 255)).astype(np.uint8)
 
 
-def _read_dicom(data: bytes) -> CheckedImage:
+def _read_dicom(data: bytes, window: tuple[float, float] | None) -> CheckedImage:
     # pydicom would inflate such a file without a limit before its size can be checked.
     if DeflatedExplicitVRLittleEndian.encode() in data:
         raise ImageError("This DICOM file is compressed as a whole; export it uncompressed.")
@@ -220,13 +239,35 @@ def _read_dicom(data: bytes) -> CheckedImage:
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         values = apply_color_lut(values, dataset)
     if values.ndim == 3:
-        values = _to_8_bit(values, notes)
+        values, shown = _to_8_bit(values, notes), None
     else:
-        values = _display_values(apply_modality_lut(values, dataset), dataset, notes)
+        values = apply_modality_lut(values, dataset)
+        shown = _window_of(values, dataset, window)
+        use = window if shown else None
+        values = (
+            _rescale(values, shown.centre - shown.width / 2, shown.centre + shown.width / 2)
+            if use
+            else _display_values(values, dataset, notes)
+        )
+        notes += [f"window {shown.centre:g} / {shown.width:g} applied"] if use else []
         if dataset.PhotometricInterpretation == "MONOCHROME1":
             notes.append("inverted, as the file stores white as the lowest value")
             values = 255 - values
-    return CheckedImage(Image.fromarray(values).convert("RGB"), "DICOM", tuple(notes))
+    return CheckedImage(Image.fromarray(values).convert("RGB"), "DICOM", tuple(notes), shown)
+
+
+def _window_of(
+    values: np.ndarray, dataset: pydicom.Dataset, wanted: tuple[float, float] | None
+) -> Window | None:
+    """The wanted window, else the file's, else all values; None of 8-bit images."""
+    if dataset.BitsStored <= 8 or not np.isfinite(values).all():
+        return None
+    lowest, highest = float(values.min()), float(values.max())
+    named = [np.array(dataset.get(f"Window{x}"), float).flat[0] for x in ("Center", "Width")]
+    centre, width = wanted or named
+    if not (np.isfinite(centre) and width > 0):
+        centre, width = (lowest + highest) / 2, highest - lowest
+    return Window(float(centre), max(float(width), 1e-6), lowest, highest)
 
 
 def _decode_apart(data: bytes) -> np.ndarray:

@@ -22,7 +22,7 @@ from torch import Tensor
 from kdmodels.attention import is_flat, pearson
 from kdmodels.channels import Channels, MaskedImages, read_channels
 from kdmodels.predict import COMPUTE, Classifier
-from kdmodels.surrogate import Surrogate
+from kdmodels.surrogate import Belief, Surrogate
 
 VARIANT = "Score-CAM (softmax over channels of the class logit, as torchcam)"
 
@@ -81,6 +81,7 @@ class Sketch:
         self.channels, self.class_index, self.batch = channels, class_index, batch
         self.surrogate = Surrogate(channels.masks, channels.activations)
         self.agreement = -1.0
+        self.belief: Belief | None = None
         self.latest: np.ndarray | None = None
         self.update()
 
@@ -90,9 +91,11 @@ class Sketch:
         self.due = max(
             len(known) + self.batch, math.ceil(len(known) * GROWTH / self.batch) * self.batch
         )
-        if self.agreement >= LEARNED or len(known) > MAX_LEARNED:
+        if self.belief and (self.agreement >= LEARNED or len(known) > MAX_LEARNED):
             self.queue = self.channels.left
             return
+        # More are known already where an earlier request for this image was interrupted.
+        known = known[:: math.ceil(len(known) / MAX_LEARNED) or 1]
         scores = self.channels.scores(self.class_index)
         self.belief = self.surrogate.believe(known, scores[known])
         if len(known):
@@ -223,7 +226,9 @@ def _steps(
         report(channels.done, channels.total)
         if due:
             yield (step := sketch.step())
-            if last or (agreement is not None and min(step.agreement, step.steadiness) >= agreement):
+            if last or (
+                agreement is not None and min(step.agreement, step.steadiness) >= agreement
+            ):
                 return
     yield work.finished()
 

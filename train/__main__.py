@@ -120,7 +120,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--weights", type=Path, help="safetensors of MobileNetV2 (default: timm's, from the Hub)"
     )
 
+    familiar = commands.add_parser(
+        "familiar", help="fit and measure the check that a picture is of the task's kind"
+    )
+    familiar.add_argument("--task", choices=TASKS, required=True)
+    familiar.add_argument("--data", help=DATA_HELP)
+    familiar.add_argument("--write", action="store_true", help="store it in kdmodels/familiarity/")
+
     commands.add_parser("tables", help="write the tables of README.md and weights/RESULTS.md")
+
+    examples = commands.add_parser(
+        "examples", help="make pictures that show nobody, and check that they do not"
+    )
+    examples.add_argument("--task", choices=TASKS, required=True)
+    examples.add_argument("--data", help=DATA_HELP)
+    examples.add_argument("--write", action="store_true", help="store them in kdmodels/examples")
 
     publish = commands.add_parser("publish", help="put the stored weights on the Hugging Face Hub")
     publish.add_argument("--repo", required=True, help="owner/name; made if it is not there")
@@ -277,10 +291,22 @@ def run_reference(args: argparse.Namespace) -> None:
     update_results(args.task, reference=measure_reference(manifest, args.weights))
 
 
+def run_familiar(args: argparse.Namespace) -> None:
+    from train.familiar import familiar_task
+
+    familiar_task(open_data(args), args.data or default_data(), args.write)
+
+
 def run_tables(args: argparse.Namespace) -> None:
     from train.tables import write_tables
 
     write_tables()
+
+
+def run_examples(args: argparse.Namespace) -> None:
+    from train.examples import make_examples
+
+    make_examples(open_data(args), Path(args.data or default_data()), args.write)
 
 
 def run_publish(args: argparse.Namespace) -> None:
@@ -302,7 +328,9 @@ COMMANDS = {
     "audit": run_audit,
     "leakage": run_leakage,
     "reference": run_reference,
+    "familiar": run_familiar,
     "tables": run_tables,
+    "examples": run_examples,
     "publish": run_publish,
 }
 

@@ -1,122 +1,14 @@
-"""The real page in a real browser: what a visitor does, sees, and may do wrong."""
+"""The comparison in a real browser: what a visitor does, sees, and may do wrong."""
 
-import io
 import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kdmodels.checkpoints import WEIGHTS
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from phantom import chest_phantom  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
-QUIET += " --disable-background-networking --disable-component-update"
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
-    pytest.mark.skipif(not (WEIGHTS / "index.json").exists(), reason="no weights are stored yet"),
-    pytest.mark.timeout(600),
-]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """The app as `make app` starts it, on a port of its own and without the network."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("app") / "log.txt"
-    environment = os.environ | {
-        "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("uploads")),
-        "KD_NO_BROWSER": "1",
-        "HF_HUB_OFFLINE": "1",
-        "no_proxy": "127.0.0.1,localhost",
-    }
-    with log.open("w") as output:
-        app = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=output
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(url, timeout=5).read()
-                break
-            except OSError:
-                assert app.poll() is None, f"the app has stopped:\n{log.read_text()}"
-                time.sleep(0.5)
-        else:
-            pytest.fail(f"the app does not answer:\n{log.read_text()}")
-        yield url
-    finally:
-        app.terminate()
-        app.wait(20)
-    errors = [line for line in log.read_text().splitlines() if "Traceback" in line]
-    assert not errors, log.read_text()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=BROWSER, args=QUIET.split())
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(browser, address):
-    """A fresh tab at 1440 px; fails the test when the page asks for anything from elsewhere."""
-    tab = browser.new_page(viewport={"width": 1440, "height": 1000})
-    elsewhere, mistakes = [], []
-    local = (address, "data:", "blob:")
-    tab.on("request", lambda r: None if r.url.startswith(local) else elsewhere.append(r.url))
-    tab.on("pageerror", lambda error: mistakes.append(str(error)))
-    tab.goto(address)
-    tab.wait_for_selector("#compare", timeout=60_000)
-    yield tab
-    tab.close()
-    assert elsewhere == []
-    assert mistakes == []
-
-
-def upload(page, name: str, content: bytes, kind: str, field: str = "#image"):
-    page.set_input_files(
-        f"{field} input[type=file]" if field == "#image" else "input[type=file] >> nth=-1",
-        {"name": name, "mimeType": kind, "buffer": content},
-    )
-    return page.wait_for_selector("#message .message", timeout=60_000).inner_text()
-
-
-def encoded(image: Image.Image, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
-
-
-def percentages(page, card: str) -> list[float]:
-    values = page.locator(f"{card} .bars .value").all_inner_texts()
-    return [float(v.rstrip("%")) for v in values]
+from tests.browser.steps import encoded, percentages, upload
+from tests.phantom import chest_phantom
 
 
 def test_both_answers_then_both_heatmaps(page):
@@ -134,17 +26,15 @@ def test_both_answers_then_both_heatmaps(page):
         assert float(re.search(r"([\d.]+) ms", page.inner_text(f"{card} .latency"))[1]) > 0
         assert re.search(r"(OpenVINO|PyTorch) .* \d+ thread", page.inner_text(f"{card} footer"))
     assert re.search(r"(Both say|They differ).*times as fast", page.inner_text("#verdict"))
-    # The answers stand before any heatmap does, and the wait for those is shown.
-    assert page.locator("#teacher-heatmap img").count() == 0
-    assert (
-        "of 1,152 channels"
-        in page.wait_for_selector("#student-progress progress >> ..").inner_text()
-    )
-    for role in ("student", "teacher"):
-        picture = page.wait_for_selector(f"#{role}-heatmap img", timeout=400_000)
+    for role in ("student", "teacher"):  # rough maps come first, and say so
+        picture = page.wait_for_selector(f"#{role}-heatmap img", timeout=120_000)
         page.wait_for_function("e => e.complete && e.naturalWidth > 0", arg=picture)
         assert picture.evaluate("e => Math.max(e.naturalWidth, e.naturalHeight)") == 512
         assert f"Where the {role} saw" in page.inner_text(f"#{role}-heatmap")
+    page.wait_for_selector("#progress :text('exact, all 512 channels')", timeout=400_000)
+    page.wait_for_selector("#progress :text('exact, all 1,152 channels')", timeout=400_000)
+    for name in ("Correlation", "Overlap of the hottest fifth"):
+        assert re.search(rf"{name}\s+-?[01]\.\d\d", page.inner_text("#agreement"))
     if picture_file := os.environ.get("KD_SCREENSHOT"):  # how the README's picture is made
         page.screenshot(path=picture_file, full_page=True)
 
@@ -164,11 +54,13 @@ def test_a_new_image_ends_the_old_comparison(page):
 
 def test_the_last_of_two_quick_changes_of_evidence_wins(page):
     upload(page, "film.png", encoded(chest_phantom(), "PNG"), "image/png")
+    page.click("#compare")
+    page.wait_for_selector("#student-heatmap img", timeout=120_000)
     for name in ("COVID-19", "Normal"):
         page.click("#evidence input")
         page.get_by_role("option", name=name, exact=True).click()
-        page.wait_for_timeout(1_500)
-    page.wait_for_selector("#student-heatmap img", timeout=400_000)
+        page.wait_for_timeout(300)
+    page.wait_for_selector("#student-heatmap :text('“Normal”')", timeout=400_000)
     assert "Where the student saw “Normal”" in page.inner_text("#student-heatmap")
 
 

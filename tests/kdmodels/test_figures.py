@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 
-from kdmodels.figures import OVERLAY_SIDE, Column, comparison, overlay, resized_heatmap
+from kdmodels.figures import COLOURS, OVERLAY_SIDE, Column, comparison, overlay, resized_heatmap
 
 
 def hot_at(row, column, side=7):
@@ -56,13 +57,36 @@ def test_a_hot_spot_colours_its_own_corner_only(photo, row, column):
 
 def test_opacity_is_that_of_the_hottest_place():
     black, hot = Image.new("RGB", (64, 64)), np.ones((7, 7), np.float32)
-    full = np.asarray(overlay(black, hot, opacity=1.0, colour_map="inferno")).astype(float)
-    half = np.asarray(overlay(black, hot, opacity=0.5, colour_map="inferno")).astype(float)
-    assert full.min(axis=(0, 1)).tolist() == pytest.approx(
-        [252, 255, 164], abs=1
-    )  # its last colour
+    full = np.asarray(overlay(black, hot, colours="inferno", opacity=1.0)).astype(float)
+    half = np.asarray(overlay(black, hot, colours="inferno", opacity=0.5)).astype(float)
+    last_colour = [252, 255, 164]
+    assert full.min(axis=(0, 1)).tolist() == pytest.approx(last_colour, abs=1)
     np.testing.assert_allclose(half, full / 2, atol=1)
     np.testing.assert_array_equal(overlay(black, hot, opacity=0.0), np.zeros((512, 512, 3)))
+
+
+@pytest.mark.parametrize(("threshold", "share"), [(0.0, 1), (0.25, 0.75), (0.5, 0.5), (1.0, 0)])
+def test_below_the_threshold_the_image_shows_as_it_is(threshold, share):
+    ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
+    grey = Image.new("RGB", (64, 64), "grey")
+    full = np.asarray(overlay(grey, ramp, colours="cividis", opacity=1.0))
+    cut = np.asarray(overlay(grey, ramp, colours="cividis", opacity=1.0, threshold=threshold))
+    changed = (cut != 128).any(-1)
+    assert changed.mean() == pytest.approx(share, abs=0.03)
+    assert changed[:, -1].all()  # the hottest place always shows
+    np.testing.assert_array_equal(cut[changed], full[changed])
+
+
+@pytest.mark.parametrize("colours", COLOURS)
+def test_all_colours_run_evenly_from_dark_to_light(colours):
+    rgb = colormaps[colours](np.linspace(0, 1, 17))[:, :3]
+    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    lightness = np.where(luminance > 0.008856, 116 * np.cbrt(luminance) - 16, 903.3 * luminance)
+    steps = np.diff(lightness)
+    assert (steps > 0).all() and steps.max() < 1.6 * np.median(steps)
+    hot = overlay(Image.new("RGB", (9, 9)), np.ones((7, 7), np.float32), colours, opacity=1.0)
+    assert np.asarray(hot)[0, 0] == pytest.approx(rgb[-1] * 255, abs=1)
 
 
 def test_an_overlay_is_the_same_each_time_and_changes_neither_input(photo):

@@ -1,0 +1,200 @@
+"""Many images at once: a table of what both say, as CSV too; a click opens a row's image."""
+
+import tempfile
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+import gradio as gr
+
+from kdmodels import batch, cards
+from kdmodels.archives import MAX_FILES, ArchiveError, Found, gather
+from kdmodels.page import comparing
+from kdmodels.page.compare_tab import QUICK, WORK, CompareTab, evidence_choices
+from kdmodels.page.comparing import OWN_ANSWER, TURNS, read
+from kdmodels.page.pairs import offered, pair, teacher_choices
+from kdmodels.page.results import TROUBLE, cleared
+from kdmodels.page.studies import MOST, STUDIES
+from kdmodels.tasks import Task, get_task
+from kdmodels.turns import Superseded, Turns
+
+HEADINGS = [
+    "File",
+    "Teacher",
+    "%",
+    "Student",
+    "% ",
+    "Agree",
+    "Teacher, ms",
+    "Student, ms",
+    "Problem",
+]
+KINDS = ["str", "str", "number", "str", "number", "str", "number", "number", "str"]
+REDRAW = 0.5  # s, between two states of the growing table
+
+RUNS = Turns()
+
+
+class Batch(NamedTuple):
+    """The last batch of a tab: which models, and its files by name."""
+
+    task: str
+    teacher: str
+    files: dict[str, Found]
+
+
+BATCHES: OrderedDict[str, Batch] = OrderedDict()
+
+
+def cells(task: Task, row: batch.Row) -> list:
+    """A row as the table shows it."""
+    if row.problem:
+        return [row.file, "", None, "", None, "", None, None, row.problem]
+    names = dict(zip(task.class_ids, task.class_names, strict=True))
+    return [
+        row.file,
+        names[row.teacher],
+        round(100 * row.teacher_probability, 1),
+        names[row.student],
+        round(100 * row.student_probability, 1),
+        "yes" if row.agree else "no",
+        round(row.teacher_ms, 1),
+        round(row.student_ms, 1),
+        "",
+    ]
+
+
+def summary(rows: list[batch.Row], total: int, seconds: float, over: bool) -> str:
+    """HTML: how far it is, or what came out."""
+    read_ = [row for row in rows if not row.problem]
+    agree = sum(row.agree for row in read_)
+    said = f"{len(rows)} of {total} files; teacher and student agree on {agree} of {len(read_)}."
+    if over:
+        return cards.message("note", f"{said} {seconds:.1f} s.")
+    bar = f'<progress max="{total}" value="{len(rows)}"></progress>'
+    return f'<label class="progress">{said}{bar}</label>'
+
+
+def run(request: gr.Request, uploads: list[str] | None, task_id: str, teacher: str):
+    """Classify all files. Yields (table, state in words, CSV file)."""
+    tab = request.session_hash
+    turn = RUNS.take(tab)
+    task, rows = get_task(task_id), []
+    try:
+        if not uploads:
+            raise ArchiveError("There are no files yet; choose images or a zip of images.")
+        folder = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))
+        found = gather([Path(u) for u in uploads], folder)
+        rows = [batch.Row("", problem=problem) for problem in found.problems]
+        total = len(rows) + len(found.images)
+        _remember(tab, Batch(task_id, teacher, {file.name: file for file in found.images}))
+        started = shown = time.perf_counter()
+        yield [], summary(rows, total, 0, over=False), gr.DownloadButton(visible=False)
+        check = lambda: RUNS.check(turn)  # noqa: E731
+        for row in batch.run(pair(task_id, teacher), found.images, check):
+            rows.append(row)
+            if time.perf_counter() - shown > REDRAW:
+                shown = time.perf_counter()
+                table = [cells(task, row) for row in rows]
+                yield table, summary(rows, total, 0, over=False), gr.skip()
+        seconds = time.perf_counter() - started
+        file = folder / "teacher-and-student.csv"
+        file.write_text(batch.to_csv(rows), encoding="utf-8-sig")
+        table = [cells(task, row) for row in rows]
+        ready = gr.DownloadButton(value=str(file), visible=True)
+        yield table, summary(rows, total, seconds, over=True), ready
+    except Superseded:
+        yield gr.skip(), gr.skip(), gr.skip()
+    except (*TROUBLE, ArchiveError) as error:
+        yield [], cards.message("error", str(error)), gr.DownloadButton(visible=False)
+
+
+def _remember(tab: str, found: Batch) -> None:
+    BATCHES[tab] = found
+    BATCHES.move_to_end(tab)
+    while len(BATCHES) > MOST:
+        BATCHES.popitem(last=False)
+
+
+def open_case(request: gr.Request, event: gr.SelectData):
+    """A row was clicked: bring its image into the first tab, with the models of the batch.
+
+    Returns (tabs, image, modality, teacher, evidence, results).
+    """
+    found, tab = BATCHES.get(request.session_hash), request.session_hash
+    file = found and found.files.get(event.row_value[0])
+    if file is None:
+        raise gr.Error("This row has no image to open; choose another.", print_exception=False)
+    try:
+        checked = read(str(file.path))
+    except TROUBLE as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    TURNS.take(tab)
+    STUDIES.drop(tab)
+    STUDIES.put_source(tab, str(file.path))
+    task = get_task(found.task)
+    return [
+        gr.Tabs(selected="compare"),
+        checked.pixels,
+        task.id,
+        gr.Radio(teacher_choices(task), value=found.teacher),
+        gr.Dropdown(evidence_choices(task), value=OWN_ANSWER),
+        *cleared(message=cards.facts(checked)),
+    ]
+
+
+def change_task(task_id: str) -> gr.Radio:
+    choices = teacher_choices(get_task(task_id))
+    return gr.Radio(choices, value=choices[0][1])
+
+
+def leave(request: gr.Request) -> None:
+    RUNS.leave(request.session_hash)
+    BATCHES.pop(request.session_hash, None)
+
+
+def build(pages: gr.Tabs, compare: CompareTab) -> None:
+    """Lay the tab out and wire its events."""
+    first = offered()[0]
+    with gr.Row():
+        with gr.Column(scale=3, min_width=300):
+            files = gr.File(
+                label=f"Images or zips of images (up to {MAX_FILES})",
+                file_count="multiple",
+                elem_id="batch-files",
+                height=160,
+            )
+        with gr.Column(scale=3, min_width=300):
+            task = gr.Radio(
+                [(t.name, t.id) for t in offered()],
+                value=first.id,
+                label="Modality",
+                elem_id="batch-task",
+            )
+            teacher = gr.Radio(
+                teacher_choices(first), value=teacher_choices(first)[0][1], label="Teacher"
+            )
+            button = gr.Button("Compare all", variant="primary", elem_id="batch-run")
+    state = gr.HTML(elem_id="batch-state", padding=False)
+    table = gr.Dataframe(
+        headers=HEADINGS,
+        datatype=KINDS,
+        interactive=False,
+        wrap=True,
+        column_widths=["18%", "17%", "7%", "17%", "7%", "8%", "8%", "8%", "30%"],
+        max_height=520,
+        elem_id="batch-table",
+        label="Click a row to open its image; click a heading to sort.",
+    )
+    csv = gr.DownloadButton("CSV", visible=False, elem_id="batch-csv", size="sm")
+    task.input(change_task, task, teacher, **QUICK)
+    button.click(run, [files, task, teacher], [table, state, csv], **WORK)
+    image, main_task, main_teacher = compare.chosen
+    table.select(
+        open_case,
+        None,
+        [pages, image, main_task, main_teacher, compare.evidence, *compare.results],
+        api_visibility="private",
+        show_progress="hidden",
+    ).success(comparing.answer_and_explain, compare.inputs, compare.results, **WORK)

@@ -1,0 +1,295 @@
+"""The first tab: one image, two models. Layout and event wiring only."""
+
+from typing import NamedTuple
+
+import gradio as gr
+
+from kdmodels import scorecam
+from kdmodels.examples import examples
+from kdmodels.figures import COLOURS
+from kdmodels.page import comparing, erasing, exporting
+from kdmodels.page.comparing import OWN_ANSWER
+from kdmodels.page.looks import DIFFERENCE, SIDE, SLIDER, SLIDER_PAIRS, Look
+from kdmodels.page.pairs import index, offered, teacher_choices
+from kdmodels.page.results import HINT, WAITING, Results, map_label
+from kdmodels.tasks import Task, get_task
+
+FILE_TYPES = ["image", ".dcm", ".dicom", ".tif", ".tiff"]
+QUICK = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+# Several at a time, so that a new request can start and thereby end its tab's old one; the
+# computing itself is one after the other (kdmodels.predict.COMPUTE).
+WORK = {
+    "show_progress": "hidden",
+    "trigger_mode": "multiple",
+    "concurrency_limit": 16,
+    "api_visibility": "private",
+}
+
+
+class Chosen(NamedTuple):
+    """The components that say what is compared."""
+
+    image: gr.Image
+    task: gr.Radio
+    teacher: gr.Radio
+
+
+class CompareTab(NamedTuple):
+    """What other tabs need of this one."""
+
+    chosen: Chosen
+    evidence: gr.Dropdown
+    inputs: list[gr.components.Component]  # of `comparing.answer_and_explain`
+    results: list[gr.components.Component]
+
+
+def evidence_choices(task: Task) -> list[tuple[str, str]]:
+    named = zip(task.class_names, task.class_ids, strict=True)
+    return [("Each model's own answer", OWN_ANSWER), *named]
+
+
+def change_task(task_id: str):
+    """Another modality: its teachers, classes and examples. Returns (teacher, evidence, gallery)."""
+    task = get_task(task_id)
+    teachers = teacher_choices(task)
+    return (
+        gr.Radio(teachers, value=teachers[0][1]),
+        gr.Dropdown(evidence_choices(task), value=OWN_ANSWER),
+        gr.Gallery(example_pictures(task), selected_index=None),
+    )
+
+
+def example_pictures(task: Task) -> list[tuple[str, str]]:
+    """(file, class name) of each synthetic example."""
+    names = dict(zip(task.class_ids, task.class_names, strict=True))
+    return [(str(e.path), names[e.class_id]) for e in examples(task.id)]
+
+
+def _image_input() -> gr.Image:
+    """An image component that hands over the uploaded file itself: `read_image` judges its bytes."""
+    component = gr.Image(
+        label="Image",
+        sources=["upload", "clipboard"],
+        type="filepath",
+        format="png",  # the checked image comes back as it is, without loss
+        elem_id="image",
+        elem_classes="film",
+        height=320,
+    )
+    component.preprocess = lambda payload: payload.path if payload else None
+    return component
+
+
+def _map(role: str) -> gr.Image:
+    return gr.Image(
+        label=map_label(role),
+        interactive=False,
+        buttons=["download", "fullscreen"],
+        elem_id=f"{role}-heatmap",
+        elem_classes="film",
+        height=380,
+    )
+
+
+class _Inputs(NamedTuple):
+    chosen: Chosen
+    other: gr.UploadButton
+    message: gr.HTML
+    window: tuple[gr.Slider, gr.Slider]
+    window_group: gr.Group
+    button: gr.Button
+    gallery: gr.Gallery
+
+
+def _input_column(first: Task) -> _Inputs:
+    task = gr.Radio(
+        [(t.name, t.id) for t in offered()],
+        value=first.id,
+        label="Modality",
+        visible=len(offered()) > 1,
+        elem_id="modality",
+    )
+    image = _image_input()
+    other = gr.UploadButton(
+        "Open DICOM or TIFF", size="sm", elem_id="other-file", file_types=FILE_TYPES
+    )
+    message = gr.HTML(elem_id="message", padding=False)
+    with gr.Group(visible=False, elem_id="window") as window_group:
+        centre = gr.Slider(label="Window centre", info="The networks see the window, too.")
+        width = gr.Slider(label="Window width")
+    teacher = gr.Radio(
+        teacher_choices(first),
+        value=index().teachers(first.id)[0],
+        label="Teacher",
+        elem_id="teacher",
+    )
+    button = gr.Button("Compare", variant="primary", elem_id="compare")
+    gallery = gr.Gallery(
+        example_pictures(first),
+        label="Synthetic examples (no patients)",
+        columns=3,
+        height=250,
+        allow_preview=False,
+        buttons=[],
+        interactive=False,
+        elem_id="examples",
+        visible=any(examples(t.id) for t in offered()),
+    )
+    return _Inputs(
+        Chosen(image, task, teacher), other, message, (centre, width), window_group, button, gallery
+    )
+
+
+class _Controls(NamedTuple):
+    evidence: gr.Dropdown
+    exact: gr.Checkbox
+    look: Look  # of components, in the order of its fields
+
+
+def _controls(first: Task) -> _Controls:
+    with gr.Row():
+        evidence = gr.Dropdown(
+            evidence_choices(first),
+            value=OWN_ANSWER,
+            label="Show the evidence for",
+            elem_id="evidence",
+            scale=2,
+        )
+        exact = gr.Checkbox(
+            value=True,
+            label="Go on to the exact map",
+            info="Else the work ends once the map hardly changes.",
+            elem_id="exact",
+            scale=2,
+        )
+    with gr.Row():
+        colours = gr.Dropdown(list(COLOURS), value=COLOURS[0], label="Colours", min_width=120)
+        opacity = gr.Slider(0, 1, 0.65, step=0.05, label="Opacity", min_width=140)
+        threshold = gr.Slider(0, 0.95, 0, step=0.05, label="Hide heat below", min_width=140)
+        inverted = gr.Checkbox(False, label="Invert greys", min_width=120, elem_id="invert")
+    return _Controls(evidence, exact, Look(colours, opacity, threshold, inverted, None))
+
+
+def build() -> CompareTab:
+    """Lay the tab out and wire its events; call within a tab of a page."""
+    first = offered()[0]
+    with gr.Row(elem_id="main"):
+        with gr.Column(scale=3, min_width=300):
+            inputs = _input_column(first)
+        with gr.Column(scale=7, min_width=300):
+            verdict = gr.HTML(HINT, elem_id="verdict", padding=False)
+            with gr.Row():
+                with gr.Column(min_width=300):
+                    teacher_card = gr.HTML(elem_id="teacher-card", padding=False)
+                with gr.Column(min_width=300):
+                    student_card = gr.HTML(elem_id="student-card", padding=False)
+            with gr.Tabs(elem_id="tools"):
+                with gr.Tab("Where they looked"):
+                    controls = _controls(first)
+                    progress = gr.HTML(elem_id="progress", padding=False)
+                    with gr.Tabs(elem_id="views"):
+                        with gr.Tab("Side by side", id=SIDE) as side_tab, gr.Row():
+                            teacher_map, student_map = _map("teacher"), _map("student")
+                        with gr.Tab("Slider", id=SLIDER) as slider_tab:
+                            pair = gr.Radio(
+                                list(SLIDER_PAIRS),
+                                value=next(iter(SLIDER_PAIRS)),
+                                label="Left and right",
+                            )
+                            slider = gr.ImageSlider(
+                                label="Drag the line",
+                                interactive=False,
+                                elem_id="slider",
+                                elem_classes="film",
+                                height=440,
+                                buttons=["download", "fullscreen"],
+                            )
+                        with gr.Tab("Difference", id=DIFFERENCE) as difference_tab:
+                            difference = gr.Image(
+                                label="Orange: hotter for the teacher; purple: for the student",
+                                interactive=False,
+                                elem_id="difference",
+                                elem_classes="film",
+                                height=440,
+                                buttons=["download", "fullscreen"],
+                            )
+                    agreement = gr.HTML(elem_id="agreement", padding=False)
+                    gr.HTML(
+                        f"<p class='legend'>{scorecam.VARIANT}. Colour is relative to each map's "
+                        "own maximum. A heatmap shows what moved the network, not where disease "
+                        "is.</p>",
+                        padding=False,
+                    )
+                with gr.Tab("Try to fool it") as fool_tab:
+                    gr.HTML(
+                        "<p class='legend'>Paint over what you think decides. If an answer stays "
+                        "when the disease is gone, or turns when a corner is painted, you have "
+                        "learned something about the network.</p>",
+                        padding=False,
+                    )
+                    with gr.Row():
+                        with gr.Column(scale=3, min_width=300):
+                            editor = erasing.component()
+                        with gr.Column(scale=2, min_width=300):
+                            changes = gr.HTML(WAITING, elem_id="changes", padding=False)
+                with gr.Tab("Temperature"):
+                    temperature = gr.Slider(
+                        1, 20, 3, step=0.5, label="Temperature T", elem_id="temperature"
+                    )
+                    softened = gr.HTML(WAITING, elem_id="softened", padding=False)
+                with gr.Tab("Export"):
+                    exporting.build(temperature, list(controls.look._replace(slider_pair=pair)))
+    look = list(controls.look._replace(slider_pair=pair))
+    results = list(
+        Results(
+            inputs.message,
+            verdict,
+            teacher_card,
+            student_card,
+            progress,
+            teacher_map,
+            student_map,
+            slider,
+            difference,
+            agreement,
+            editor,
+            changes,
+            softened,
+        )
+    )
+    wanted = [*inputs.chosen, controls.evidence, controls.exact, temperature, *look]
+    inputs.button.click(comparing.answer_and_explain, wanted, results, **WORK)
+    _wire(inputs, controls, look, results)
+    views = ((SIDE, side_tab), (SLIDER, slider_tab), (DIFFERENCE, difference_tab))
+    for view, tab in views:
+        tab.select(comparing.open_view(view), look, results, **QUICK)
+    fool_tab.select(erasing.open_canvas, None, editor, **QUICK)
+    editor.input(erasing.paint_over, editor, changes, **WORK)
+    temperature.change(comparing.soften, temperature, softened, **QUICK)
+    return CompareTab(inputs.chosen, controls.evidence, wanted, results)
+
+
+def _wire(inputs: _Inputs, controls: _Controls, look: list, results: list) -> None:
+    image, task, teacher = inputs.chosen
+    window = [*inputs.window, inputs.window_group]
+    shown = [image, *window, *results]
+    for source in (image, inputs.other):
+        source.upload(comparing.show_upload, [source, task], shown, api_visibility="private")
+    inputs.gallery.select(comparing.show_example, task, shown, **QUICK)
+    for slider in inputs.window:
+        slider.release(comparing.show_window, [*inputs.window, task], [image, *results], **QUICK)
+    image.clear(comparing.clear, None, results, **QUICK)
+    teacher.input(comparing.clear, None, results, **QUICK)
+    task.input(change_task, task, [teacher, controls.evidence, inputs.gallery], **QUICK)
+    task.input(comparing.judge_again, [image, task], results, **QUICK)
+    wanted = [controls.evidence, controls.exact]
+    controls.evidence.input(comparing.explain_again, [*wanted, *look], results, **WORK)
+    controls.exact.input(comparing.explain_again, [*wanted, *look], results, **WORK)
+    for control in look:
+        event = control.release if isinstance(control, gr.Slider) else control.input
+        event(comparing.redraw, look, results, **QUICK)
+    inverted = look[3]
+    inverted.input(None, inverted, None, js=INVERT)
+
+
+INVERT = "on => document.body.classList.toggle('inverted', on)"

@@ -1,0 +1,96 @@
+"""What each browser tab is looking at, so that a control redraws without computing anew."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+
+from kdmodels.images import CheckedImage
+from kdmodels.page.pairs import ROLES, Pair
+from kdmodels.predict import Prediction
+from kdmodels.scorecam import Step
+from kdmodels.tasks import Task, get_task
+
+MOST = 64  # tabs remembered; the one used longest ago is forgotten first
+
+
+@dataclass
+class Study:
+    """One comparison: an image, a pair of models, their answers, and their heatmaps so far.
+
+    predictions, evidence, steps: by role; evidence is the class id that a heatmap is for.
+    untouched: by role, probabilities of the reduced picture that can be painted over.
+    """
+
+    checked: CheckedImage
+    task_id: str
+    teacher: str
+    pair: Pair
+    decode_ms: float
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    evidence: dict[str, str] = field(default_factory=dict)
+    steps: dict[str, Step] = field(default_factory=dict)
+    untouched: dict[str, np.ndarray] = field(default_factory=dict)
+    made_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def task(self) -> Task:
+        return get_task(self.task_id)
+
+    @property
+    def answered(self) -> bool:
+        """Whether both models have answered."""
+        return len(self.predictions) == len(ROLES)
+
+    @property
+    def explained(self) -> bool:
+        """Whether both models have a heatmap, however rough."""
+        return len(self.steps) == len(ROLES)
+
+
+class Studies:
+    """The latest `Study` of each tab, and the file that its image came from."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self.most = most
+        self._lock = threading.Lock()
+        self._studies: OrderedDict[str, Study] = OrderedDict()
+        self._sources: OrderedDict[str, str] = OrderedDict()
+
+    def _put(self, kept: OrderedDict, tab: str, value: object) -> None:
+        with self._lock:
+            kept[tab] = value
+            kept.move_to_end(tab)
+            while len(kept) > self.most:
+                kept.popitem(last=False)
+
+    def put(self, tab: str | None, study: Study) -> None:
+        if tab:  # a script has no tab and no controls
+            self._put(self._studies, tab, study)
+
+    def get(self, tab: str | None) -> Study | None:
+        return self._studies.get(tab)
+
+    def put_source(self, tab: str | None, path: str) -> None:
+        """Remember the uploaded file, whose grey values may be windowed anew."""
+        if tab:
+            self._put(self._sources, tab, path)
+
+    def source(self, tab: str | None) -> str | None:
+        return self._sources.get(tab)
+
+    def drop(self, tab: str | None) -> None:
+        """Forget the study, not the file: the image or the models have changed."""
+        with self._lock:
+            self._studies.pop(tab, None)
+
+    def leave(self, tab: str | None) -> None:
+        """Forget all of a tab that was closed."""
+        with self._lock:
+            self._studies.pop(tab, None)
+            self._sources.pop(tab, None)
+
+
+STUDIES = Studies()
