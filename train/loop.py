@@ -27,7 +27,15 @@ from train.recipes import Phase, Recipe, RecipeError
 from train.runs import RunFolder, RunState
 from train.targets import Targets, teacher_targets
 from train.teachers import Teacher
-from train.views import STORED_SIZE, BalancedSampler, EvalViews, PixelStore, TrainViews, seed_of
+from train.views import (
+    STORED_SIZE,
+    BalancedSampler,
+    EvalViews,
+    PixelStore,
+    TrainViews,
+    collate,
+    seed_of,
+)
 
 log = logging.getLogger("train")
 
@@ -159,6 +167,7 @@ class Trainer:
             recipe.batch_size,
             sampler=sampler,
             num_workers=self.workers,
+            collate_fn=collate,
             persistent_workers=self.workers > 0,
             drop_last=True,
         )
@@ -247,9 +256,12 @@ class Trainer:
             disable=None if accelerator.is_local_main_process else True,  # None: only on a terminal
             mininterval=1.0,
         )
-        for step, (images, labels, indices, views) in enumerate(bar):
+        for step, batch in enumerate(bar):
             if step == steps:
                 break
+            images, labels, indices, views = (
+                torch.from_numpy(part).to(accelerator.device) for part in batch
+            )
             # Mixup and dropout draw from a stream of their own at every step: resumable anywhere.
             torch.manual_seed(seed_of(recipe.seed, "step", epoch, step, accelerator.process_index))
             scheduler.step_update(done + step)

@@ -167,6 +167,17 @@ class EvalViews(Dataset):
         return self.store[index].expand(3, -1, -1), self.labels[index]
 
 
+def collate(batch: Sequence[tuple]) -> tuple[np.ndarray, ...]:
+    """A batch as arrays, which worker processes send through a pipe.
+
+    Tensors would go through shared memory, of which a container has 64 MB unless told otherwise
+    and which came back damaged on a virtual machine. A batch of 8-bit images is small.
+    """
+    return tuple(
+        np.stack([np.asarray(value) for value in part]) for part in zip(*batch, strict=True)
+    )
+
+
 class BalancedSampler(Sampler[tuple[int, int]]):
     """Draws (index, view) keys: classes evenly, sources within a class by count ** `source_power`.
 

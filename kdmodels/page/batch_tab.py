@@ -11,11 +11,10 @@ import gradio as gr
 from kdmodels import batch, cards
 from kdmodels.archives import MAX_FILES, ArchiveError, Found, gather
 from kdmodels.page import comparing
-from kdmodels.page.compare_tab import QUICK, WORK, CompareTab, evidence_choices
-from kdmodels.page.comparing import OWN_ANSWER, TURNS, read
+from kdmodels.page.compare_tab import QUICK, WORK, CompareTab, choices_of
 from kdmodels.page.pairs import offered, pair, teacher_choices
-from kdmodels.page.results import TROUBLE, cleared
-from kdmodels.page.studies import MOST, STUDIES
+from kdmodels.page.results import TROUBLE
+from kdmodels.page.studies import MOST
 from kdmodels.tasks import Task, get_task
 from kdmodels.turns import Superseded, Turns
 
@@ -120,28 +119,18 @@ def _remember(tab: str, found: Batch) -> None:
 def open_case(request: gr.Request, event: gr.SelectData):
     """A row was clicked: bring its image into the first tab, with the models of the batch.
 
-    Returns (tabs, image, modality, teacher, evidence, results).
+    Returns (tabs, modality, teacher, evidence, gallery) and what `comparing.show_upload` does.
     """
     found, tab = BATCHES.get(request.session_hash), request.session_hash
     file = found and found.files.get(event.row_value[0])
     if file is None:
         raise gr.Error("This row has no image to open; choose another.", print_exception=False)
     try:
-        checked = read(str(file.path))
+        shown = comparing.show_file(tab, str(file.path), found.task)
     except TROUBLE as error:
         raise gr.Error(str(error), print_exception=False) from error
-    TURNS.take(tab)
-    STUDIES.drop(tab)
-    STUDIES.put_source(tab, str(file.path))
-    task = get_task(found.task)
-    return [
-        gr.Tabs(selected="compare"),
-        checked.pixels,
-        task.id,
-        gr.Radio(teacher_choices(task), value=found.teacher),
-        gr.Dropdown(evidence_choices(task), value=OWN_ANSWER),
-        *cleared(message=cards.facts(checked)),
-    ]
+    chosen = choices_of(get_task(found.task), found.teacher)
+    return [gr.Tabs(selected="compare"), found.task, *chosen, *shown]
 
 
 def change_task(task_id: str) -> gr.Radio:
@@ -182,7 +171,7 @@ def build(pages: gr.Tabs, compare: CompareTab) -> None:
         datatype=KINDS,
         interactive=False,
         wrap=True,
-        column_widths=["18%", "17%", "7%", "17%", "7%", "8%", "8%", "8%", "30%"],
+        column_widths=[f"{px}px" for px in (190, 180, 70, 180, 70, 75, 95, 95, 240)],
         max_height=520,
         elem_id="batch-table",
         label="Click a row to open its image; click a heading to sort.",
@@ -190,11 +179,12 @@ def build(pages: gr.Tabs, compare: CompareTab) -> None:
     csv = gr.DownloadButton("CSV", visible=False, elem_id="batch-csv", size="sm")
     task.input(change_task, task, teacher, **QUICK)
     button.click(run, [files, task, teacher], [table, state, csv], **WORK)
-    image, main_task, main_teacher = compare.chosen
+    _, main_task, main_teacher = compare.chosen
+    chosen = [main_task, main_teacher, compare.evidence, compare.gallery]
     table.select(
         open_case,
         None,
-        [pages, image, main_task, main_teacher, compare.evidence, *compare.results],
+        [pages, *chosen, *compare.shown],
         api_visibility="private",
         show_progress="hidden",
     ).success(comparing.answer_and_explain, compare.inputs, compare.results, **WORK)

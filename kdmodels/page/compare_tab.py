@@ -14,7 +14,6 @@ from kdmodels.page.pairs import index, offered, teacher_choices
 from kdmodels.page.results import HINT, WAITING, Results, map_label
 from kdmodels.tasks import Task, get_task
 
-FILE_TYPES = ["image", ".dcm", ".dicom", ".tif", ".tiff"]
 QUICK = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 # Several at a time, so that a new request can start and thereby end its tab's old one; the
 # computing itself is one after the other (kdmodels.predict.COMPUTE).
@@ -39,6 +38,8 @@ class CompareTab(NamedTuple):
 
     chosen: Chosen
     evidence: gr.Dropdown
+    gallery: gr.Gallery
+    shown: list[gr.blocks.Block]  # what `comparing.show_upload` returns
     inputs: list[gr.components.Component]  # of `comparing.answer_and_explain`
     results: list[gr.components.Component]
 
@@ -50,10 +51,14 @@ def evidence_choices(task: Task) -> list[tuple[str, str]]:
 
 def change_task(task_id: str):
     """Another modality: its teachers, classes and examples. Returns (teacher, evidence, gallery)."""
-    task = get_task(task_id)
+    return choices_of(get_task(task_id))
+
+
+def choices_of(task: Task, teacher: str | None = None):
+    """What `change_task` returns, with a teacher chosen."""
     teachers = teacher_choices(task)
     return (
-        gr.Radio(teachers, value=teachers[0][1]),
+        gr.Radio(teachers, value=teacher or teachers[0][1]),
         gr.Dropdown(evidence_choices(task), value=OWN_ANSWER),
         gr.Gallery(example_pictures(task), selected_index=None),
     )
@@ -110,9 +115,7 @@ def _input_column(first: Task) -> _Inputs:
         elem_id="modality",
     )
     image = _image_input()
-    other = gr.UploadButton(
-        "Open DICOM or TIFF", size="sm", elem_id="other-file", file_types=FILE_TYPES
-    )
+    other = gr.UploadButton("Open DICOM or TIFF", size="sm", elem_id="other-file")
     message = gr.HTML(elem_id="message", padding=False)
     with gr.Group(visible=False, elem_id="window") as window_group:
         centre = gr.Slider(label="Window centre", info="The networks see the window, too.")
@@ -197,7 +200,7 @@ def build() -> CompareTab:
                                 label="Left and right",
                             )
                             slider = gr.ImageSlider(
-                                label="Drag the line",
+                                label="Drag the line; scroll to zoom",
                                 interactive=False,
                                 elem_id="slider",
                                 elem_classes="film",
@@ -258,21 +261,21 @@ def build() -> CompareTab:
         )
     )
     wanted = [*inputs.chosen, controls.evidence, controls.exact, temperature, *look]
+    shown = [inputs.chosen.image, *inputs.window, inputs.window_group, *results]
     inputs.button.click(comparing.answer_and_explain, wanted, results, **WORK)
-    _wire(inputs, controls, look, results)
+    inputs.button.click(None, js=TO_THE_ANSWER)
+    _wire(inputs, controls, look, results, shown)
     views = ((SIDE, side_tab), (SLIDER, slider_tab), (DIFFERENCE, difference_tab))
     for view, tab in views:
         tab.select(comparing.open_view(view), look, results, **QUICK)
     fool_tab.select(erasing.open_canvas, None, editor, **QUICK)
     editor.input(erasing.paint_over, editor, changes, **WORK)
     temperature.change(comparing.soften, temperature, softened, **QUICK)
-    return CompareTab(inputs.chosen, controls.evidence, wanted, results)
+    return CompareTab(inputs.chosen, controls.evidence, inputs.gallery, shown, wanted, results)
 
 
-def _wire(inputs: _Inputs, controls: _Controls, look: list, results: list) -> None:
+def _wire(inputs: _Inputs, controls: _Controls, look: list, results: list, shown: list) -> None:
     image, task, teacher = inputs.chosen
-    window = [*inputs.window, inputs.window_group]
-    shown = [image, *window, *results]
     for source in (image, inputs.other):
         source.upload(comparing.show_upload, [source, task], shown, api_visibility="private")
     inputs.gallery.select(comparing.show_example, task, shown, **QUICK)
@@ -292,4 +295,9 @@ def _wire(inputs: _Inputs, controls: _Controls, look: list, results: list) -> No
     inverted.input(None, inverted, None, js=INVERT)
 
 
+# On a phone the answer is below the image.
+TO_THE_ANSWER = (
+    "() => { if (innerWidth < 700) document.querySelector('#verdict')"
+    ".scrollIntoView({behavior: 'smooth'}); }"
+)
 INVERT = "on => document.body.classList.toggle('inverted', on)"

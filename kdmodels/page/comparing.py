@@ -50,13 +50,17 @@ def show_upload(request: gr.Request, path: str | None, task: str):
 
     Returns the image, the window sliders (centre, width, their group) and the results.
     """
-    tab = request.session_hash
-    TURNS.take(tab)
-    STUDIES.drop(tab)
     try:
-        checked = read(path)
+        return show_file(request.session_hash, path, task)
     except ImageError as error:
         return None, *window_controls(None), *failed(error)
+
+
+def show_file(tab: str | None, path: str | None, task: str) -> tuple:
+    """What `show_upload` returns. Raises `ImageError`."""
+    TURNS.take(tab)
+    STUDIES.drop(tab)
+    checked = read(path)
     STUDIES.put_source(tab, path)
     said = cleared(message=doubts(checked, task))
     return checked.pixels, *window_controls(checked), *said

@@ -3,11 +3,15 @@
 const picture = element.querySelector("img");
 const canvas = element.querySelector("canvas");
 const context = canvas.getContext("2d");
+const here = element.querySelector(".here");
 let strokes = [];
 let stroke = null;
+let at = null; // where the keyboard paints, in the picture's pixels
 
 function show() {
   strokes = [];
+  at = null;
+  here.hidden = true;
   const address = props.picture || "";
   picture.hidden = !address;
   canvas.hidden = !address;
@@ -47,14 +51,15 @@ function redraw() {
   tell();
 }
 
+function begin(point) {
+  const scale = canvas.width / canvas.getBoundingClientRect().width;
+  const colour = element.querySelector("input[name=paint]:checked").value;
+  return { colour, width: Number(element.querySelector(".size").value) * scale, points: [point] };
+}
+
 canvas.addEventListener("pointerdown", (event) => {
   canvas.setPointerCapture(event.pointerId);
-  const box = canvas.getBoundingClientRect();
-  stroke = {
-    colour: element.querySelector("input[name=paint]:checked").value,
-    width: (Number(element.querySelector(".size").value) * canvas.width) / box.width,
-    points: [place(event)],
-  };
+  stroke = begin(place(event));
   draw(stroke);
 });
 canvas.addEventListener("pointermove", (event) => {
@@ -70,6 +75,29 @@ for (const end of ["pointerup", "pointercancel"]) {
     tell();
   });
 }
+const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+canvas.addEventListener("keydown", (event) => {
+  const width = begin([0, 0]).width;
+  at ||= [canvas.width / 2, canvas.height / 2];
+  if (event.key in STEPS) {
+    const [dx, dy] = STEPS[event.key];
+    const reach = width / 2;
+    at[0] = Math.min(canvas.width, Math.max(0, at[0] + dx * reach));
+    at[1] = Math.min(canvas.height, Math.max(0, at[1] + dy * reach));
+  } else if (event.key === " ") {
+    strokes.push(begin([...at]));
+    redraw();
+  } else if (event.key === "Backspace") {
+    strokes.pop();
+    redraw();
+  } else return;
+  event.preventDefault();
+  const scale = canvas.getBoundingClientRect().width / canvas.width;
+  here.hidden = false;
+  here.style.width = here.style.height = `${width * scale}px`;
+  here.style.left = `${at[0] * scale}px`;
+  here.style.top = `${at[1] * scale}px`;
+});
 element.querySelector(".undo").addEventListener("click", () => {
   strokes.pop();
   redraw();

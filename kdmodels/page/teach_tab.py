@@ -126,9 +126,9 @@ def _listed(problems: list[str]) -> str:
 
 
 def _blank(told: str) -> list:
-    """No case: (message, picture, question, choice, score, teacher map, student map, next button)."""
-    nothing = gr.Button(interactive=False)
-    return [told, None, WELCOME, gr.Radio(visible=False), "", None, None, nothing]
+    """No case: message, picture, question, choice, score, both maps, buttons (next, vote, reveal)."""
+    nothing = [gr.Button(interactive=False)] * 3
+    return [told, None, WELCOME, gr.Radio(visible=False), "", None, None, *nothing]
 
 
 def _shown(lesson: Lesson, told: Any) -> list:
@@ -144,6 +144,8 @@ def _shown(lesson: Lesson, told: Any) -> list:
         None,
         None,
         gr.Button(interactive=False),
+        gr.Button(interactive=True),
+        gr.Button(interactive=True),
     ]
 
 
@@ -179,11 +181,11 @@ def vote(request: gr.Request, choice: str | None):
 def reveal(request: gr.Request, choice: str | None):
     """Show label, both answers, the score, then the heatmaps.
 
-    Yields (question, score, teacher map, student map, next button).
+    Yields (question, score, both maps, buttons as in `_blank`).
     """
     tab = request.session_hash
     lesson = LESSONS.get(tab)
-    skip = [gr.skip()] * 5
+    skip = [gr.skip()] * 7
     if lesson is None or lesson.revealed:
         yield skip
         return
@@ -193,8 +195,9 @@ def reveal(request: gr.Request, choice: str | None):
         guess = lesson.votes.guess if lesson.votes.total else choice
         lesson.score = lesson.score.with_answer(lesson.case, guess, *said)
         lesson.revealed = True
-        more = gr.Button(interactive=lesson.number + 1 < len(lesson.cases))
-        yield _verdict(lesson, guess, said), _score(lesson), None, None, more
+        buttons = [gr.Button(interactive=lesson.number + 1 < len(lesson.cases))]
+        buttons += [gr.Button(interactive=False)] * 2
+        yield _verdict(lesson, guess, said), _score(lesson), None, None, *buttons
         pixels = read_image(lesson.case.path).pixels
         models = dict(zip(ROLES, pair(lesson.task.id, lesson.teacher), strict=True))
         classes = dict(zip(ROLES, said, strict=True))
@@ -252,10 +255,15 @@ def build() -> None:
                 teacher_choices(first), value=teacher_choices(first)[0][1], label="Teacher"
             )
             files = gr.File(
-                label="Case set: images, or a zip of images, with a CSV (file, label, note)",
+                label="Case set (none: the examples)",
                 file_count="multiple",
                 elem_id="teach-files",
                 height=140,
+            )
+            gr.HTML(
+                "<p class='legend'>Images, or a zip of images, with a CSV of the columns file, label "
+                "and note.</p>",
+                padding=False,
             )
             differ = gr.Checkbox(False, label="Only cases on which the models differ")
             begin = gr.Button("Start", variant="primary", elem_id="teach-start")
@@ -265,8 +273,10 @@ def build() -> None:
             question = gr.HTML(WELCOME, elem_id="teach-question", padding=False)
             choice = gr.Radio(visible=False, label="Your answer", elem_id="teach-choice")
             with gr.Row():
-                voting = gr.Button("Add this vote", elem_id="teach-vote")
-                showing = gr.Button("Reveal", variant="primary", elem_id="teach-reveal")
+                voting = gr.Button("Add this vote", interactive=False, elem_id="teach-vote")
+                showing = gr.Button(
+                    "Reveal", variant="primary", interactive=False, elem_id="teach-reveal"
+                )
                 more = gr.Button("Next case", interactive=False, elem_id="teach-next")
             picture = gr.Image(
                 label="Case",
@@ -288,9 +298,10 @@ def build() -> None:
                     )
                     for role in ROLES
                 ]
-    case = [told, picture, question, choice, score, *maps, more]
+    buttons = [more, voting, showing]
+    case = [told, picture, question, choice, score, *maps, *buttons]
     task.input(change_task, task, teacher, **QUICK)
     begin.click(start, [files, task, teacher, differ], case, **WORK)
     voting.click(vote, choice, [question, choice], **QUICK)
-    showing.click(reveal, choice, [question, score, *maps, more], **WORK)
+    showing.click(reveal, choice, [question, score, *maps, *buttons], **WORK)
     more.click(go_on, None, case, **WORK)

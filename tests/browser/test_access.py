@@ -33,7 +33,15 @@ def test_no_serious_violation(page, address, theme):
     page.wait_for_selector("#progress p.progress >> nth=1", timeout=120_000)
     page.wait_for_timeout(800)  # colours of buttons fade
     assert violations(page) == []
-    for name in ("Try to fool it", "Temperature", "Export", "Teach", "Batch", "About"):
+    for name in (
+        "Difference",
+        "Try to fool it",
+        "Temperature",
+        "Export",
+        "Teach",
+        "Batch",
+        "About",
+    ):
         page.get_by_role("tab", name=name, exact=True).click()
         page.wait_for_timeout(800)
         assert violations(page) == [], name

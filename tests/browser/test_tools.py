@@ -81,6 +81,19 @@ def test_painting_over_changes_the_answers_and_starting_again_takes_it_back(comp
     compared.wait_for_selector("#changes :text('Paint over a part')", timeout=30_000)
 
 
+def test_the_keyboard_paints_too(compared):
+    tab(compared, "Try to fool it")
+    canvas = compared.wait_for_selector("#eraser canvas:visible", timeout=10_000)
+    compared.wait_for_function("e => e.width > 300", arg=canvas)
+    canvas.focus()
+    for key in ("ArrowLeft", "ArrowUp", " "):
+        compared.keyboard.press(key)
+    compared.wait_for_selector("#changes table", timeout=30_000)
+    assert int(re.search(r"(\d+)% of the picture", compared.inner_text("#changes"))[1]) >= 1
+    compared.keyboard.press("Backspace")
+    compared.wait_for_selector("#changes :text('Paint over a part')", timeout=30_000)
+
+
 def test_a_higher_temperature_softens_both(compared):
     tab(compared, "Temperature")
 

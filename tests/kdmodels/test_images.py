@@ -30,6 +30,7 @@ from kdmodels.images import (
     MIN_SIDE,
     CheckedImage,
     ImageError,
+    Window,
     check_image,
     read_image,
 )
@@ -641,6 +642,30 @@ def test_the_display_window_is_applied_as_pydicom_applies_it(function, centre, w
     checked = read_image(data)
     assert np.abs(grey(checked) - expected).max() <= 0.5 + 1e-6
     assert checked.notes == ("display window of the file applied",)
+
+
+def test_a_wanted_window_replaces_that_of_the_file():
+    values = ramp(3000, np.int16)
+    elements = {"RescaleSlope": 1, "RescaleIntercept": -1024}
+    shown = read_image(dicom(values, WindowCenter=40, WindowWidth=400, **elements))
+    assert shown.window == Window(40, 400, -1024, values.max() - 1024)
+    wanted = read_image(
+        dicom(values, WindowCenter=40, WindowWidth=400, **elements), window=(-600, 1500)
+    )
+    same = read_image(dicom(values, WindowCenter=-600, WindowWidth=1500, **elements))
+    assert np.array_equal(grey(wanted), grey(same)) and not np.array_equal(
+        grey(wanted), grey(shown)
+    )
+    assert wanted.window == Window(-600, 1500, -1024, values.max() - 1024)
+    assert wanted.notes == ("window -600 / 1500 applied",)
+
+
+@pytest.mark.parametrize("how", ["png", "8 bits"])
+def test_other_images_have_no_window_and_ignore_a_wanted_one(how):
+    data = encode(scene()) if how == "png" else dicom(ramp(255, np.uint8), WindowCenter=9)
+    plain, windowed = read_image(data), read_image(data, window=(10, 5))
+    assert plain.window is windowed.window is None
+    assert plain.pixels.tobytes() == windowed.pixels.tobytes()
 
 
 def test_without_a_window_percentiles_are_used_and_said():

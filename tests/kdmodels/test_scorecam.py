@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 from torchcam.methods import ScoreCAM
 
+import kdmodels.scorecam
 from kdmodels.attention import pearson
 from kdmodels.channels import KEPT, MaskedImages, read_channels
 from kdmodels.checkpoints import CheckpointError, Index
@@ -369,6 +370,24 @@ def test_an_interrupted_explanation_is_taken_up_again(stored_classifier, photo):
     heatmap = explain(stored_classifier, photo, "covid", lambda *p: progress.append(p[0]))
     assert sum(passes) == 1 + 7 and progress[0] == 1 + 2
     np.testing.assert_allclose(heatmap, wanted, atol=1e-5)
+
+
+def test_an_interrupted_explanation_is_also_taken_up_where_much_is_known(
+    tiny_index, photo, monkeypatch
+):
+    """A later request may start with more channels than anything is learned from."""
+    KEPT.clear()
+    monkeypatch.setattr(kdmodels.scorecam, "MAX_LEARNED", 3)
+    classifier = Classifier.load(tiny_index, tiny_index.find("cxr", "autoformerv2_t"))
+    classifier.engine.batch = 1
+    maps = explain_progressively(classifier, photo, "covid")
+    while next(maps).done < 6:
+        pass
+    maps.close()
+    *rough, last = explain_progressively(classifier, photo, "normal")
+    assert rough and rough[0].done > 6 and last.exact
+    np.testing.assert_allclose(last.heatmap, by_torchcam(classifier, photo, 2), atol=1e-5)
+    KEPT.clear()
 
 
 # --- Cancelled, failing, and beside others -----------------------------------------------------

@@ -21,6 +21,7 @@ from train.views import (
     EvalViews,
     PixelStore,
     TrainViews,
+    collate,
     seed_of,
 )
 
@@ -50,10 +51,6 @@ def make_views(make_samples):
         return TrainViews(store, size, seed, **settings)
 
     return make
-
-
-def as_bytes(batch: list[tuple]) -> list[bytes]:
-    return [image.numpy().tobytes() for image, *_ in batch]
 
 
 def crowd(cells: dict[tuple[str, str], int]) -> list[Sample]:
@@ -99,10 +96,11 @@ def test_a_view_is_a_function_of_its_key(make_views, task_id):
 def test_views_in_workers_are_the_views_in_this_process(make_views):
     views = make_views()
     keys = [(index, view) for view in range(4) for index in (2, 0, 1)]
-    # As bytes, because shared memory between processes is PyTorch's and the system's to test.
-    loader = DataLoader(views, batch_size=5, sampler=keys, num_workers=1, collate_fn=as_bytes)
-    images = [image for batch in loader for image in batch]
-    assert images == as_bytes([views[key] for key in keys])
+    loader = DataLoader(views, batch_size=5, sampler=keys, num_workers=1, collate_fn=collate)
+    images, labels, indices, numbers = map(np.concatenate, zip(*loader, strict=True))
+    wanted = [views[key] for key in keys]
+    assert np.array_equal(images, torch.stack([image for image, *_ in wanted]).numpy())
+    assert list(zip(labels, indices, numbers, strict=True)) == [tuple(rest) for _, *rest in wanted]
 
 
 @pytest.mark.parametrize("task_id", TASK_IDS)
@@ -207,10 +205,12 @@ def test_filled_pixels_are_shared_with_worker_processes(make_samples):
     assert all(torch.equal(store[i], expected[i]) for i in range(3))
     views = TrainViews(store, 40, 3)
     keys = [(index, view) for view in range(2) for index in (2, 0, 1)]
-    loader = DataLoader(views, 2, sampler=keys, num_workers=2, persistent_workers=True)
+    loader = DataLoader(
+        views, 2, sampler=keys, num_workers=2, persistent_workers=True, collate_fn=collate
+    )
     for _ in range(2):
-        images = torch.cat([batch[0] for batch in loader])
-        assert torch.equal(images, torch.stack([views[key][0] for key in keys]))
+        images = np.concatenate([batch[0] for batch in loader])
+        assert np.array_equal(images, torch.stack([views[key][0] for key in keys]).numpy())
 
 
 def test_pixels_that_do_not_fit_are_not_decoded_in_advance(make_samples, monkeypatch):
