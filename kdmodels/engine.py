@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
+from kdmodels.devices import has_cuda
 from kdmodels.engine_base import (
     Engine,
     EngineError,
@@ -85,7 +85,7 @@ def open_engine(
     Where OpenVINO is missing or fails, now or in a later pass, torch takes over and `note` says
     why. Raises `EngineError` for an unknown kind or precision, or when torch fails too.
     """
-    kind = wanted_engine(kind) or ("torch" if torch.cuda.is_available() else "openvino")
+    kind = wanted_engine(kind) or ("torch" if has_cuda() else "openvino")
     wanted: Precision | None = checked_precision(precision) if precision else None
     load = (lambda: model) if isinstance(model, nn.Module) else model
 

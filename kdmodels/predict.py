@@ -1,5 +1,6 @@
 """A checkpoint that answers: probabilities of an image, and how long the network took."""
 
+import os
 import threading
 import time
 import weakref
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kdmodels.checkpoints import Checkpoint, Index
+from kdmodels.devices import has_cuda
 from kdmodels.engine import Engine, Size, open_engine
 from kdmodels.preprocess import to_input
 from kdmodels.tasks import Task, get_task
@@ -26,6 +28,11 @@ class FairLock:
     """
 
     def __init__(self) -> None:
+        self._renew()
+        if hasattr(os, "register_at_fork"):  # whoever held it is not in the child
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
         self._next = threading.Lock()
         self._lock = threading.Lock()
 
@@ -122,7 +129,7 @@ class Classifier:
 
         def load() -> nn.Module:
             model = index.load(checkpoint)
-            return model.cuda() if torch.cuda.is_available() else model
+            return model.cuda() if has_cuda() else model
 
         return cls(get_task(checkpoint.task), checkpoint.spec, checkpoint, load)
 
@@ -160,7 +167,7 @@ class Classifier:
         """Where the torch network is, or will be."""
         if isinstance(self.source, nn.Module):
             return next(self.source.parameters()).device
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if has_cuda() else "cpu")
 
     @property
     def size(self) -> Size:

@@ -1,6 +1,10 @@
 """Shared fixtures: the real model table with tiny networks in it, and checkpoints of them."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +18,33 @@ from kdmodels.predict import Classifier
 from kdmodels.tasks import TASKS, get_task
 from kdmodels.zoo import MODELS, STUDENTS, TEACHERS, ModelSpec, build_model
 
+REPOSITORY = Path(__file__).parents[1]
+ALONE = "KD_TEST_ALONE"
 TINY_SIDE = 32
 TINY_CHANNELS = {"vgg19": 8, "visformer_s": 10, "autoformerv2_t": 12, "ofa_595": 6}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test marked `alone` in a fresh process, as a command of the user's would be.
+
+    Worker processes are forks, and this process has by then the threads of many libraries.
+    """
+    if pyfuncitem.get_closest_marker("alone") is None or ALONE in os.environ:
+        return None
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env=os.environ | {ALONE: "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+    )
+    if done.returncode:
+        pytest.fail(f"ended with {done.returncode}:\n{done.stdout}", pytrace=False)
+    return True
 
 
 class TinyNet(nn.Module):

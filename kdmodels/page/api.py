@@ -1,6 +1,8 @@
 """Named endpoints for programs: /compare, /explain and /batch, with stable names and types."""
 
 import tempfile
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 import gradio as gr
@@ -8,9 +10,10 @@ from PIL import Image
 
 from kdmodels import batch
 from kdmodels.archives import ArchiveError, gather
+from kdmodels.devices import lent, on_zero_gpu
 from kdmodels.figures import overlay
 from kdmodels.images import read_image
-from kdmodels.page.pairs import ROLES, index, offered, pair
+from kdmodels.page.pairs import ROLES, forget, index, offered, pair
 from kdmodels.page.results import TROUBLE
 from kdmodels.predict import Prediction, predict
 from kdmodels.scorecam import explain_progressively
@@ -120,6 +123,24 @@ def run_batch(files: list[str] | None, task: str, teacher: str | None) -> list[d
     return [{name: getattr(row, name) for name in batch.COLUMNS} for row in rows]
 
 
+def on_gpu(function: Callable) -> Callable:
+    """On a ZeroGPU Space, the function in a process of its own that has a GPU; elsewhere, itself.
+
+    The page itself stays on the CPU there: its answers take less time than getting a GPU does.
+    """
+    if not on_zero_gpu():
+        return function
+    import spaces  # there on every ZeroGPU Space
+
+    @wraps(function)
+    def run(*args):
+        with lent():
+            forget()  # what was opened before is on the CPU
+            return function(*args)
+
+    return spaces.GPU(duration=120)(run)
+
+
 def build() -> None:
     """Add the endpoints to the page; nothing of them is seen."""
     with gr.Row(visible=False):
@@ -133,5 +154,5 @@ def build() -> None:
         start = gr.Button()
     start.click(compare, [image, task, teacher], answer, api_name="compare", **LIMIT)
     wanted = [image, task, teacher, role, class_id, exact]
-    start.click(explain, wanted, [picture, about], api_name="explain", **LIMIT)
+    start.click(on_gpu(explain), wanted, [picture, about], api_name="explain", **LIMIT)
     start.click(run_batch, [files, task, teacher], rows, api_name="batch", **LIMIT)

@@ -119,7 +119,7 @@ def _remember(tab: str, found: Batch) -> None:
 def open_case(request: gr.Request, event: gr.SelectData):
     """A row was clicked: bring its image into the first tab, with the models of the batch.
 
-    Returns (tabs, modality, teacher, evidence, gallery) and what `comparing.show_upload` does.
+    Returns (tabs, modality, teacher, evidence, gallery, mask) and what `comparing.show_upload` does.
     """
     found, tab = BATCHES.get(request.session_hash), request.session_hash
     file = found and found.files.get(event.row_value[0])
@@ -180,7 +180,7 @@ def build(pages: gr.Tabs, compare: CompareTab) -> None:
     task.input(change_task, task, teacher, **QUICK)
     button.click(run, [files, task, teacher], [table, state, csv], **WORK)
     _, main_task, main_teacher = compare.chosen
-    chosen = [main_task, main_teacher, compare.evidence, compare.gallery]
+    chosen = [main_task, main_teacher, compare.evidence, compare.gallery, compare.mask]
     table.select(
         open_case,
         None,

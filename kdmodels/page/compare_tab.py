@@ -7,13 +7,14 @@ import gradio as gr
 from kdmodels import scorecam
 from kdmodels.examples import examples
 from kdmodels.figures import COLOURS
-from kdmodels.page import comparing, erasing, exporting
+from kdmodels.page import comparing, erasing, exporting, masks
 from kdmodels.page.comparing import OWN_ANSWER
 from kdmodels.page.looks import DIFFERENCE, SIDE, SLIDER, SLIDER_PAIRS, Look
 from kdmodels.page.pairs import index, offered, teacher_choices
 from kdmodels.page.results import HINT, WAITING, Results, map_label
 from kdmodels.tasks import Task, get_task
 
+MASKED = "cxr"  # the task of which lung masks are common
 QUICK = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 # Several at a time, so that a new request can start and thereby end its tab's old one; the
 # computing itself is one after the other (kdmodels.predict.COMPUTE).
@@ -39,6 +40,7 @@ class CompareTab(NamedTuple):
     chosen: Chosen
     evidence: gr.Dropdown
     gallery: gr.Gallery
+    mask: gr.UploadButton
     shown: list[gr.blocks.Block]  # what `comparing.show_upload` returns
     inputs: list[gr.components.Component]  # of `comparing.answer_and_explain`
     results: list[gr.components.Component]
@@ -50,7 +52,7 @@ def evidence_choices(task: Task) -> list[tuple[str, str]]:
 
 
 def change_task(task_id: str):
-    """Another modality: its teachers, classes and examples. Returns (teacher, evidence, gallery)."""
+    """Another modality. Returns (teacher, evidence, gallery, mask)."""
     return choices_of(get_task(task_id))
 
 
@@ -61,6 +63,7 @@ def choices_of(task: Task, teacher: str | None = None):
         gr.Radio(teachers, value=teacher or teachers[0][1]),
         gr.Dropdown(evidence_choices(task), value=OWN_ANSWER),
         gr.Gallery(example_pictures(task), selected_index=None),
+        gr.UploadButton(visible=task.id == MASKED),
     )
 
 
@@ -104,6 +107,7 @@ class _Inputs(NamedTuple):
     window_group: gr.Group
     button: gr.Button
     gallery: gr.Gallery
+    mask: gr.UploadButton
 
 
 def _input_column(first: Task) -> _Inputs:
@@ -116,6 +120,12 @@ def _input_column(first: Task) -> _Inputs:
     )
     image = _image_input()
     other = gr.UploadButton("Open DICOM or TIFF", size="sm", elem_id="other-file")
+    mask = gr.UploadButton(
+        "Add a lung mask (white lungs on black)",
+        size="sm",
+        elem_id="mask-file",
+        visible=first.id == MASKED,
+    )
     message = gr.HTML(elem_id="message", padding=False)
     with gr.Group(visible=False, elem_id="window") as window_group:
         centre = gr.Slider(label="Window centre", info="The networks see the window, too.")
@@ -139,7 +149,14 @@ def _input_column(first: Task) -> _Inputs:
         visible=any(examples(t.id) for t in offered()),
     )
     return _Inputs(
-        Chosen(image, task, teacher), other, message, (centre, width), window_group, button, gallery
+        Chosen(image, task, teacher),
+        other,
+        message,
+        (centre, width),
+        window_group,
+        button,
+        gallery,
+        mask,
     )
 
 
@@ -271,7 +288,9 @@ def build() -> CompareTab:
     fool_tab.select(erasing.open_canvas, None, editor, **QUICK)
     editor.input(erasing.paint_over, editor, changes, **WORK)
     temperature.change(comparing.soften, temperature, softened, **QUICK)
-    return CompareTab(inputs.chosen, controls.evidence, inputs.gallery, shown, wanted, results)
+    return CompareTab(
+        inputs.chosen, controls.evidence, inputs.gallery, inputs.mask, shown, wanted, results
+    )
 
 
 def _wire(inputs: _Inputs, controls: _Controls, look: list, results: list, shown: list) -> None:
@@ -283,7 +302,10 @@ def _wire(inputs: _Inputs, controls: _Controls, look: list, results: list, shown
         slider.release(comparing.show_window, [*inputs.window, task], [image, *results], **QUICK)
     image.clear(comparing.clear, None, results, **QUICK)
     teacher.input(comparing.clear, None, results, **QUICK)
-    task.input(change_task, task, [teacher, controls.evidence, inputs.gallery], **QUICK)
+    task.input(
+        change_task, task, [teacher, controls.evidence, inputs.gallery, inputs.mask], **QUICK
+    )
+    inputs.mask.upload(masks.show_mask, [inputs.mask, image], results, api_visibility="private")
     task.input(comparing.judge_again, [image, task], results, **QUICK)
     wanted = [controls.evidence, controls.exact]
     controls.evidence.input(comparing.explain_again, [*wanted, *look], results, **WORK)

@@ -9,7 +9,6 @@ import gradio as gr
 import numpy as np
 
 from kdmodels import cards, familiar
-from kdmodels.attention import agreement
 from kdmodels.examples import examples
 from kdmodels.images import CheckedImage, ImageError, read_image
 from kdmodels.page import erasing, looks, panels
@@ -181,7 +180,7 @@ def drawn(study: Study, look: Look, view: str, roles: tuple[str, ...] = ROLES) -
         shown = shown._replace(slider=looks.on_slider(study, look))
     elif view == DIFFERENCE:
         shown = shown._replace(difference=looks.difference(study, look))
-    return shown._replace(agreement=_agreement(study))
+    return shown._replace(agreement=agreement_html(study))
 
 
 def _map(study: Study, look: Look, role: str) -> gr.Image:
@@ -197,13 +196,17 @@ def _class_name(study: Study, role: str) -> str:
 
 
 def agreement_numbers(study: Study) -> dict[str, float]:
-    return panels.numbers_of(agreement(*(study.steps[role].heatmap for role in ROLES)))
+    heatmaps = {role: study.steps[role].heatmap for role in ROLES}
+    return panels.numbers_of(heatmaps, study.inside)
 
 
-def _agreement(study: Study) -> str:
+def agreement_html(study: Study) -> str:
+    """The numbers under the heatmaps."""
     names = dict.fromkeys(_class_name(study, role) for role in ROLES)
     note = "Of the evidence for " + " (teacher) and ".join(f"“{name}”" for name in names)
     note += " (student)." if len(names) > 1 else ", teacher against student."
+    if study.inside is not None:
+        note += f" The lung mask is {study.inside.mean():.2f} of the picture."
     return panels.agreement_panel(agreement_numbers(study), note)
 
 
@@ -221,6 +224,7 @@ def answer_and_explain(
         checked = read(path)
         decode_ms = (time.perf_counter() - started) * 1000
         study = Study(checked, task, teacher, pair(task, teacher), decode_ms)
+        study.inside = STUDIES.mask(tab)
         yield cleared()  # what was said of the file at its upload stays
         yield from _answers(study, turn)
         STUDIES.put(tab, study)

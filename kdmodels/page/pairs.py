@@ -56,6 +56,11 @@ def pair(task: str, teacher: str) -> Pair:
         return _opened(task, teacher)
 
 
+def forget() -> None:
+    """Open all anew when it is next asked for: this process has another device now."""
+    _opened.cache_clear()
+
+
 def warm_up_first() -> None:
     """Open the default pair and run it once, while the page loads."""
     task = offered()[0].id

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kdmodels.attention import Agreement
+from kdmodels.attention import agreement, share_inside
 from kdmodels.tasks import Task
 
 EXPLAINED = {
@@ -32,9 +32,19 @@ EXPLAINED = {
 }
 
 
-def numbers_of(agreement: Agreement) -> dict[str, float]:
-    """Keys of `EXPLAINED` -> numbers, NaN where one of the maps is flat."""
-    return {"correlation": agreement.pearson, "overlap": agreement.overlap}
+def numbers_of(
+    heatmaps: Mapping[str, np.ndarray], inside: np.ndarray | None = None
+) -> dict[str, float]:
+    """Keys of `EXPLAINED` -> numbers, NaN where one of the maps is flat.
+
+    heatmaps: by role, (h, w). inside: (H, W) bool lung mask, where one is at hand.
+    """
+    found = agreement(heatmaps["teacher"], heatmaps["student"])
+    numbers = {"correlation": found.pearson, "overlap": found.overlap}
+    if inside is not None:
+        for role, heatmap in heatmaps.items():
+            numbers[f"{role}_lungs"] = share_inside(heatmap, inside)
+    return numbers
 
 
 def agreement_panel(numbers: Mapping[str, float], note: str) -> str:

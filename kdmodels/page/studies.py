@@ -22,6 +22,7 @@ class Study:
 
     predictions, evidence, steps: by role; evidence is the class id that a heatmap is for.
     untouched: by role, probabilities of the reduced picture that can be painted over.
+    inside: (H, W) bool lung mask of the image, where one is at hand.
     """
 
     checked: CheckedImage
@@ -33,6 +34,7 @@ class Study:
     evidence: dict[str, str] = field(default_factory=dict)
     steps: dict[str, Step] = field(default_factory=dict)
     untouched: dict[str, np.ndarray] = field(default_factory=dict)
+    inside: np.ndarray | None = None
     made_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -51,13 +53,14 @@ class Study:
 
 
 class Studies:
-    """The latest `Study` of each tab, and the file that its image came from."""
+    """The latest `Study` of each tab, the file that its image came from, and its lung mask."""
 
     def __init__(self, most: int = MOST) -> None:
         self.most = most
         self._lock = threading.Lock()
         self._studies: OrderedDict[str, Study] = OrderedDict()
         self._sources: OrderedDict[str, str] = OrderedDict()
+        self._masks: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def _put(self, kept: OrderedDict, tab: str, value: object) -> None:
         with self._lock:
@@ -74,12 +77,24 @@ class Studies:
         return self._studies.get(tab)
 
     def put_source(self, tab: str | None, path: str) -> None:
-        """Remember the uploaded file, whose grey values may be windowed anew."""
+        """Remember the uploaded file, whose grey values may be windowed anew; forget its mask."""
         if tab:
             self._put(self._sources, tab, path)
+            with self._lock:
+                self._masks.pop(tab, None)
 
     def source(self, tab: str | None) -> str | None:
         return self._sources.get(tab)
+
+    def put_mask(self, tab: str | None, inside: np.ndarray) -> None:
+        """Keep a lung mask of the tab's image, for the study of now and for later ones."""
+        if tab:
+            self._put(self._masks, tab, inside)
+            if study := self.get(tab):
+                study.inside = inside
+
+    def mask(self, tab: str | None) -> np.ndarray | None:
+        return self._masks.get(tab)
 
     def drop(self, tab: str | None) -> None:
         """Forget the study, not the file: the image or the models have changed."""
@@ -91,6 +106,7 @@ class Studies:
         with self._lock:
             self._studies.pop(tab, None)
             self._sources.pop(tab, None)
+            self._masks.pop(tab, None)
 
 
 STUDIES = Studies()

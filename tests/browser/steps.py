@@ -5,11 +5,12 @@ import io
 import numpy as np
 from PIL import Image
 
+FIELDS = ("image", "other", "mask")  # file inputs of the first tab, as they follow on the page
 
-def upload(page, name: str, content: bytes, kind: str, field: str = "#image"):
-    page.set_input_files(
-        f"{field} input[type=file]" if field == "#image" else "input[type=file] >> nth=-1",
-        {"name": name, "mimeType": kind, "buffer": content},
+
+def upload(page, name: str, content: bytes, kind: str, field: str = "image"):
+    page.locator("input[type=file]").nth(FIELDS.index(field)).set_input_files(
+        {"name": name, "mimeType": kind, "buffer": content}
     )
     return page.wait_for_selector("#message .message", timeout=60_000).inner_text()
 

@@ -81,6 +81,25 @@ def test_painting_over_changes_the_answers_and_starting_again_takes_it_back(comp
     compared.wait_for_selector("#changes :text('Paint over a part')", timeout=30_000)
 
 
+def test_a_lung_mask_adds_two_numbers_until_there_is_another_image(compared):
+    mask = Image.new("L", (420, 460))
+    mask.paste(255, (60, 80, 360, 300))
+    upload(compared, "mask.png", encoded(mask, "PNG"), "image/png", field="mask")
+    compared.wait_for_selector("#message :text('Lung mask: 34% of the picture')", timeout=30_000)
+    compared.wait_for_selector("#agreement :text('heat inside the lungs') >> nth=1")
+    said = compared.inner_text("#agreement")
+    assert len(re.findall(r"heat inside the lungs\s+0\.\d\d", said)) == 2
+    assert "The lung mask is 0.34 of the picture" in said
+    upload(compared, "flat.png", encoded(mask.resize((600, 200)), "PNG"), "image/png", "mask")
+    compared.wait_for_selector("#message :text('another shape')", timeout=30_000)
+    other = chest_phantom(400, 460, 3)
+    upload(compared, "other.png", encoded(other, "PNG"), "image/png")
+    compared.wait_for_selector("#message :text('400 × 460 px')", timeout=30_000)
+    compared.click("#compare")
+    compared.wait_for_selector("#progress :text('estimated at') >> nth=1", timeout=120_000)
+    assert "lungs" not in compared.inner_text("#agreement")
+
+
 def test_the_keyboard_paints_too(compared):
     tab(compared, "Try to fool it")
     canvas = compared.wait_for_selector("#eraser canvas:visible", timeout=10_000)

@@ -228,6 +228,7 @@ def test_a_full_disk_ends_the_command_with_a_sentence(
 # --- Worker processes ------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_workers_change_nothing_and_decode_nothing(
     make_manifest, make_recipe, tiny_models, tmp_path, monkeypatch
 ):

@@ -178,7 +178,7 @@ def test_what_was_left_out_stays_known(manifest, tmp_path):
     assert [(s.path.name, s.number) for s in found.skipped] == [(last.path.name, 2)]
 
 
-@pytest.mark.parametrize("limit", [2**20, 0])
+@pytest.mark.parametrize("limit", [2**20, pytest.param(0, marks=pytest.mark.alone)])
 def test_training_draws_the_same_views_in_the_same_order(manifest, shards, monkeypatch, limit):
     monkeypatch.setattr(train.views, "CACHE_LIMIT_BYTES", limit)
     batches = []
@@ -204,6 +204,7 @@ def test_shards_behind_a_url_are_read_in_ranges(manifest, shards, server):
     assert len(gets) == 2 * 18 + 2 and all(gets)
 
 
+@pytest.mark.alone
 def test_worker_processes_read_behind_a_url(manifest, shards, server):
     found = open_manifest("cxr", f"{server.url}/shards")
     found.samples[0].path.read_bytes()  # this process has its connection already

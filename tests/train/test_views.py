@@ -93,6 +93,7 @@ def test_a_view_is_a_function_of_its_key(make_views, task_id):
         assert (label, (index, view)) == (key[0], key)
 
 
+@pytest.mark.alone
 def test_views_in_workers_are_the_views_in_this_process(make_views):
     views = make_views()
     keys = [(index, view) for view in range(4) for index in (2, 0, 1)]
@@ -195,6 +196,7 @@ def test_pixels_are_kept_in_memory_only_while_all_fit(make_samples, monkeypatch,
     assert first[0].shape == (1, 16, 16)
 
 
+@pytest.mark.alone
 def test_filled_pixels_are_shared_with_worker_processes(make_samples):
     samples = make_samples("cxr")
     store = PixelStore(samples, TASKS["cxr"], 64)
