@@ -15,6 +15,7 @@ from kdmodels.zoo import STUDENTS, TEACHERS, get_spec
 if TYPE_CHECKING:
     from train.datasets import Manifest
 
+RUNS_HELP = "run folders of stored recipes with further seeds, or of recipes that are not stored"
 DATA_HELP = "data folder, or URL of a folder of shards (default: $KD_DATA, else ../shared/data)"
 
 
@@ -73,10 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", help=DATA_HELP)
     evaluate.add_argument("--split", choices=("val", "test"), default="test")
     evaluate.add_argument("--write", action="store_true", help="store the results in weights/")
-    evaluate.add_argument(
-        "--runs", type=Path, nargs="+", default=[], metavar="DIR",
-        help="run folders of stored recipes with further seeds",
-    )  # fmt: skip
+    evaluate.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=RUNS_HELP)
 
     store = commands.add_parser("store", help="store a run's best weights in weights/")
     store.add_argument("--task", choices=TASKS, required=True)
@@ -104,6 +102,14 @@ def build_parser() -> argparse.ArgumentParser:
     audit.add_argument("--task", choices=TASKS, required=True)
     audit.add_argument("--data", help=DATA_HELP)
     audit.add_argument("--write", action="store_true", help="store results and figure in weights/")
+    audit.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=RUNS_HELP)
+
+    looks = commands.add_parser("agreement", help="compare students' heatmaps with their teachers'")
+    looks.add_argument("--task", choices=TASKS, required=True)
+    looks.add_argument("--data", help=DATA_HELP)
+    looks.add_argument("--images", type=int, default=100, help="of the test split (default: 100)")
+    looks.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=RUNS_HELP)
+    looks.add_argument("--write", action="store_true", help="store the results in weights/")
 
     leakage = commands.add_parser(
         "leakage", help="measure what a split by image gains cheap classifiers, into weights/"
@@ -280,7 +286,13 @@ def _describe(manifest: "Manifest") -> None:
 def run_audit(args: argparse.Namespace) -> None:
     from train.audit import audit_task
 
-    audit_task(open_data(args), args.write)
+    audit_task(open_data(args), args.write, args.runs)
+
+
+def run_agreement(args: argparse.Namespace) -> None:
+    from train.agreement import agreement_task
+
+    agreement_task(open_data(args), args.images, args.runs, args.write)
 
 
 def run_reference(args: argparse.Namespace) -> None:
@@ -311,10 +323,12 @@ def run_examples(args: argparse.Namespace) -> None:
 
 def run_publish(args: argparse.Namespace) -> None:
     from train.publish import publish
+    from train.space import pin_space
     from train.store import read_results
 
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log each request
     publish(Index.read(), read_results(), args.repo, args.private, args.licence, args.dry_run)
+    pin_space(Index.read())
 
 
 COMMANDS = {
@@ -326,6 +340,7 @@ COMMANDS = {
     "data": run_data,
     "shards": run_shards,
     "audit": run_audit,
+    "agreement": run_agreement,
     "leakage": run_leakage,
     "reference": run_reference,
     "familiar": run_familiar,

@@ -20,19 +20,22 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader, Dataset
 
-from kdmodels.checkpoints import Index
+from kdmodels.checkpoints import Index, sha256_of
 from kdmodels.predict import Classifier
 from kdmodels.tasks import Task
 from train.blanking import (
     FILLED,
     FILLS,
+    LUNGS,
     MAIN_FILL,
     SWAPS,
     VERSIONS,
@@ -41,8 +44,9 @@ from train.blanking import (
     SwappedViews,
     Version,
     choose_donors,
+    has_lungs,
 )
-from train.datasets import DataError, Manifest, Sample, read_mask
+from train.datasets import DataError, Manifest, Sample
 from train.evaluate import (
     LEVEL,
     MIN_WITHIN,
@@ -55,12 +59,19 @@ from train.evaluate import (
 )
 from train.floors import FEATURES
 from train.loop import predict_logits
-from train.store import StoreError, differences, read_results, results_file, update_results
+from train.seeds import read_runs
+from train.store import (
+    StoreError,
+    as_trained,
+    differences,
+    read_results,
+    results_file,
+    update_results,
+)
 from train.views import PixelStore
 
 log = logging.getLogger("train")
 
-LUNGS = (0.05, 0.75)  # shares of the film that a mask of two lungs can cover
 MIN_FILMS = MIN_WITHIN  # of a class with masks; classes with fewer are left out
 FOREST_FEATURE = "16 x 16 px thumbnail"
 TREES = 500
@@ -91,13 +102,6 @@ class Films:
     @property
     def groups(self) -> list[str]:
         return [s.group for s in self.samples]
-
-
-def has_lungs(sample: Sample) -> bool:
-    """Whether it has a mask that can be of two lungs."""
-    if not sample.mask:
-        return False
-    return LUNGS[0] <= read_mask(sample.mask, FOREST_SIZE).mean() <= LUNGS[1]
 
 
 def masked_films(manifest: Manifest, split: str = "test") -> Films:
@@ -279,8 +283,10 @@ def _majority(labels: np.ndarray, parts: Sequence[str]) -> float:
 # --- The command -----------------------------------------------------------------------------
 
 
-def audit_task(manifest: Manifest, write: bool = False) -> dict:
+def audit_task(manifest: Manifest, write: bool = False, runs: Sequence[Path] = ()) -> dict:
     """Audit all stored checkpoints of a task on the test split; `write` stores the results.
+
+    runs: folders of further runs, which are audited too.
 
     They go into `weights/results.json` under [task]["audit"], and a figure beside it. Without
     `write`, says whether the stored results are the same. Raises `DataError` or `StoreError`.
@@ -315,6 +321,13 @@ def audit_task(manifest: Manifest, write: bool = False) -> dict:
         found = audit_classifier(Classifier.load(index, row), films)
         about = {"name": row.name, "role": row.spec.role, "sha256": row.sha256}
         audit["models"][row.file] = about | found
+    for run, row in read_runs(runs, manifest.id, rows):
+        log.info("%s, seed %d, not stored", row.name, row.seed)
+        weights = run / "best.safetensors"
+        found = audit_classifier(as_trained(row, load_file(weights)), films)
+        name = f"{row.name}, seed {row.seed}, not stored"
+        about = {"name": name, "role": row.spec.role, "sha256": sha256_of(weights)}
+        audit["models"][f"{row.stem}-seed{row.seed}"] = about | found
     audit["forest"] = audit_forest(manifest, films)
     log.info("%s", "\n".join(audit_lines({"audit": audit})))
     if write:

@@ -24,6 +24,15 @@ from train.views import PixelStore
 MARGIN = 0.03
 OUTLINE_GREYS = (160, 64)  # of 255: outside, inside
 NOTHING = 128  # of 255: what a film shows that is blanked whole
+LUNGS = (0.05, 0.75)  # shares of the film that a mask of two lungs can cover
+_MEASURED = 128  # px, the side at which that is measured
+
+
+def has_lungs(sample: Sample) -> bool:
+    """Whether it has a mask that can be of two lungs."""
+    if not sample.mask:
+        return False
+    return LUNGS[0] <= read_mask(sample.mask, _MEASURED).mean() <= LUNGS[1]
 
 
 # --- What is blanked -------------------------------------------------------------------------

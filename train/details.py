@@ -2,6 +2,7 @@
 
 from kdmodels.checkpoints import Checkpoint, Index
 from kdmodels.tasks import TASKS, Task
+from kdmodels.zoo import get_spec
 from train.audit_tables import audit_lines
 from train.evaluate import ORGANS
 from train.markdown import head, mean_and_range, percent, points, row
@@ -39,7 +40,7 @@ def details(index: Index, results: dict) -> str:
         if rows:
             lines += [
                 f"# {task.name}", "", *summary_of(task, index, found), *_classes(task, rows),
-                *_calibration(rows), *_sizes(rows), *_seeds(rows, found), *_leakage(task, found),
+                *_calibration(rows), *_sizes(rows), *_seeds(rows, found), *_agreement(found), *_leakage(task, found),
             ]  # fmt: skip
             lines += audit_lines(found)
             for checkpoint in rows:
@@ -121,8 +122,9 @@ def _sizes(rows: list[Checkpoint]) -> list[str]:
 
 
 def _seeds(rows: list[Checkpoint], results: dict) -> list[str]:
+    stems = {c.stem for c in rows}
     rows = [c for c in rows if over_seeds(c, results, "accuracy")]
-    if not rows:
+    if not results.get("seeds"):
         return []
     sha256 = {
         (stem, e["seed"]): f"`{e['sha256'][:12]}`"
@@ -146,6 +148,19 @@ def _seeds(rows: list[Checkpoint], results: dict) -> list[str]:
         )
         mean = [over_seeds(c, results, m) for m in ("accuracy", "macro_f1")]
         lines.append(row(linked(c), *mean, each))
+    for stem, entries in results["seeds"].items():
+        change = results.get("distillation_over_seeds", {}).get(stem)
+        if change and stem not in stems:
+            mean = [
+                f"{mean_and_range([e[m] for e in entries])}, {len(entries)} seeds"
+                for m in ("accuracy", "macro_f1")
+            ]
+            each = "; ".join(
+                f"{e['seed']}: {100 * e['accuracy']:.1f} / {100 * e['macro_f1']:.1f}, "
+                f"{sha256[stem, e['seed']]}"
+                for e in entries
+            )
+            lines.append(row(f"{change['name']}, not stored", *mean, each))
     changes = {n: c for n, c in changes_of(rows, results).items() if len(c["seeds"]) > 1}
     if changes:
         lines += ["", *head("student minus labels only", "macro-F1", "macro-F1, seed by seed")]
@@ -156,6 +171,37 @@ def _seeds(rows: list[Checkpoint], results: dict) -> list[str]:
             for name, change in changes.items()
         ]  # fmt: skip
     return [*lines, ""]
+
+
+def _agreement(results: dict) -> list[str]:
+    found = results.get("agreement")
+    if not found:
+        return []
+    lines = [
+        "## Do they look at the same places?",
+        "",
+        f"Score-CAM maps of student and teacher for the true class of {found['images']} test images: "
+        "Pearson correlation, and overlap of the hottest fifth; means with 95% bootstrap intervals "
+        "over groups. Beside them, by how much that is more than with the student on labels only of "
+        "the same seed, which never met the teacher (`python -m train agreement`).",
+        "",
+        *head("student, seed", "teacher", "correlation", "overlap", "correlation over labels only"),
+    ]
+    for entry in found["rows"]:
+        over = entry.get("over_control")
+        lines.append(
+            row(
+                f"{entry['student']}, {entry['seed']}", get_spec(entry["teacher"]).paper_name,
+                *(_share(entry[name]) for name in ("correlation", "overlap")),
+                _share(over["correlation"], "+.2f") if over else "",
+            )
+        )  # fmt: skip
+    return [*lines, ""]
+
+
+def _share(metric: dict, form: str = ".2f") -> str:
+    low, high = metric["ci95"]
+    return f"{metric['value']:{form}} ({low:{form}} to {high:{form}})"
 
 
 def _leakage(task: Task, results: dict) -> list[str]:

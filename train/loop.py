@@ -25,6 +25,7 @@ from train.datasets import DataError, Manifest
 from train.objectives import Answers, Objective, build_objective
 from train.recipes import Phase, Recipe, RecipeError
 from train.runs import RunFolder, RunState
+from train.surroundings import Surroundings
 from train.targets import Targets, teacher_targets
 from train.teachers import Teacher
 from train.views import (
@@ -98,6 +99,8 @@ class Trainer:
         self.store = PixelStore(manifest.split("train"), self.task, STORED_SIZE)
         if workers:
             self.store.fill()
+        swapped = recipe.swap_surroundings
+        self.surroundings = Surroundings(self.store, swapped).draw if swapped else None
         self.targets = self._cached_targets()
         self.mixup = (
             v2.MixUp(alpha=recipe.mixup, num_classes=self.task.num_classes)
@@ -158,7 +161,9 @@ class Trainer:
         if number > state.phase:
             state.begin_phase(number)
         model, ema, optimizer = self._build(phase, state)
-        views = TrainViews(self.store, phase.size, recipe.seed, phase.augmentation)
+        views = TrainViews(
+            self.store, phase.size, recipe.seed, phase.augmentation, self.surroundings
+        )
         sampler = BalancedSampler(
             self.store.samples, recipe.seed, recipe.source_power, recipe.views
         )

@@ -28,6 +28,7 @@ OTHERS = {
     "distillation_over_seeds": "evaluate --runs",
     "leakage": "leakage",
     "audit": "audit",
+    "agreement": "agreement",
     "reference": "reference",
 }
 

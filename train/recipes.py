@@ -44,6 +44,8 @@ class Recipe:
     views: number of fixed augmentations of each image (None: always new ones). With a teacher its
         targets on them are then computed once; mixup must be 0.
     source_power: see `train.views.BalancedSampler`.
+    swap_surroundings: share of the draws of films with lung masks that show their lungs in another
+        class's surroundings (see `train.surroundings`); for recipes without a teacher.
     patience: epochs of the last phase without a better validation macro-F1 before stopping.
     """
 
@@ -65,11 +67,23 @@ class Recipe:
     source_power: float = 0.5
     patience: int = 5
     pretrained: bool = False
+    swap_surroundings: float = 0.0
 
     @property
     def teachers(self) -> tuple[str, ...]:
         """The teachers' ids."""
         return tuple(self.teacher.split("+")) if self.teacher else ()
+
+    @property
+    def variant(self) -> str:
+        """What sets it apart from the usual recipe of its model and teachers; mostly nothing."""
+        parts = [self.objective] if self.objective != usual_objective(self.teacher) else []
+        parts += ["swapped"] if self.swap_surroundings else []
+        return "-".join(parts)
+
+
+def usual_objective(teacher: str | None) -> str:
+    return "labels" if not teacher else "multi_teacher" if "+" in teacher else "hybrid"
 
 
 def _check_keys(path: Path, given: dict, known: type) -> None:
@@ -150,26 +164,36 @@ def read_recipe(path: str | Path, **overrides) -> Recipe:
         raise RecipeError(f"{path}: fixed views need the same augmentation in all phases.")
     if recipe.views and recipe.mixup:
         raise RecipeError(f"{path}: fixed views and mixup exclude each other; set mixup to 0.")
+    if recipe.swap_surroundings and recipe.teacher:
+        raise RecipeError(
+            f"{path}: a teacher sees films as they are; set swap_surroundings to 0, or leave the "
+            "teacher out."
+        )
     return recipe
 
 
 def find_recipe(
-    task: str, model: str, teacher: str | None = None, objective: str | None = None
+    task: str, model: str, teacher: str | None = None, variant: str | None = None
 ) -> Path:
     """The recipe file of a run: `<task>-<model>`, for students with `-labels` or `-from-<teacher>`.
 
-    Several teachers make `-from-all`; an objective that is not the usual one of its number of
-    teachers (`labels`, `hybrid`, `multi_teacher`) is added.
+    Several teachers make `-from-all`; a variant (see `Recipe.variant`) is added, but not the
+    objective that is usual for its number of teachers (`labels`, `hybrid`, `multi_teacher`).
     """
     name = f"{task}-{model}"
     if get_spec(model).role == "student":
         name += f"-from-{'all' if '+' in teacher else teacher}" if teacher else "-labels"
-    usual = "labels" if not teacher else "multi_teacher" if "+" in teacher else "hybrid"
-    if objective not in (None, usual):
-        name += f"-{objective}"
+    if variant not in (None, "", usual_objective(teacher)):
+        name += f"-{variant}"
     return FOLDER / f"{name}.yaml"
 
 
 def to_dict(recipe: Recipe) -> dict:
-    """The recipe as plain data, for JSON and YAML."""
-    return dataclasses.asdict(recipe)
+    """The recipe as plain data, for JSON and YAML.
+
+    What no recipe had when the first runs were stored is left out where it does nothing.
+    """
+    found = dataclasses.asdict(recipe)
+    if not recipe.swap_surroundings:
+        del found["swap_surroundings"]
+    return found

@@ -71,7 +71,7 @@ def measure_runs(
 
     - `seeds`: by stem a list of {seed, accuracy, macro_f1, sha256 of best.safetensors};
     - `distillation_over_seeds`: by stem of each distilled student that shares two seeds or more
-      with the control, the mean difference with its interval (see `compare`), the difference of
+      with the control (one, if it is not stored), the mean difference with its interval (see `compare`), the difference of
       each seed, and the stored files that it rests on.
     """
     samples, task = manifest.split("test"), manifest.task
@@ -95,7 +95,7 @@ def measure_runs(
         shared = sorted(
             s for stem, s in by_seed if stem == row.stem and (control.stem, s) in by_seed
         )
-        if len(shared) < 2:
+        if len(shared) < (2 if row.stem in logits else 1):  # one stored seed is compared elsewhere
             continue
         first, second = ([by_seed[c.stem, s] for s in shared] for c in (row, control))
         pairs = [(_score(a, labels), _score(b, labels)) for a, b in zip(first, second, strict=True)]

@@ -18,7 +18,7 @@ from kdmodels.tasks import get_task
 from kdmodels.zoo import StateDict, build_model, get_spec
 from train.datasets import Manifest
 from train.evaluate import labels_of, logits_of
-from train.recipes import FOLDER, find_recipe, read_recipe, to_dict
+from train.recipes import FOLDER, read_recipe, to_dict
 
 log = logging.getLogger("train")
 
@@ -50,15 +50,13 @@ def read_run(run: Path, data_id: str) -> tuple[Checkpoint, StateDict]:
     if trained_on != data_id:
         raise StoreError(f"{run} was trained on {trained_on}, not on {data_id}.")
     file = FOLDER / f"{recipe['name']}.yaml"
-    known = file.exists() and to_dict(read_recipe(file, seed=recipe["seed"]))
-    if json.loads(json.dumps(known)) != recipe:
+    known = read_recipe(file, seed=recipe["seed"]) if file.exists() else None
+    if not known or json.loads(json.dumps(to_dict(known))) != recipe:
         raise StoreError(f"{run} was not made by {file} as it stands, so nobody could repeat it.")
     if shortened:
         raise StoreError(f"{run} is a trial with --max-steps {shortened}, not a whole training.")
     if not position["finished"]:
         raise StoreError(f"{run} is not finished; start its command again to go on.")
-    about = recipe["task"], recipe["model"], recipe["teacher"]
-    usual = find_recipe(*about) == find_recipe(*about, recipe["objective"])
     row = Checkpoint(
         task=recipe["task"],
         model=recipe["model"],
@@ -73,7 +71,7 @@ def read_run(run: Path, data_id: str) -> tuple[Checkpoint, StateDict]:
         date=datetime.date.today().isoformat(),
         seed=recipe["seed"],
         input_size=recipe["phases"][-1]["size"],
-        variant="" if usual else recipe["objective"],
+        variant=known.variant,
     )
     return row, state
 

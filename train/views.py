@@ -130,11 +130,20 @@ class TrainViews(Dataset):
 
     strength: of the augmentation, 0 (flips alone) to 1. A pure function of its key. At another
     `size` a key gives the same view at that size, but for rounding, the reach of a blur and the
-    place of an erased rectangle.
+    place of an erased rectangle. draw: what gives an image's pixels, at random perhaps, in place of
+    the store.
     """
 
-    def __init__(self, store: PixelStore, size: int, seed: int, strength: float = 1.0) -> None:
+    def __init__(
+        self,
+        store: PixelStore,
+        size: int,
+        seed: int,
+        strength: float = 1.0,
+        draw: Callable[[int], Tensor] | None = None,
+    ) -> None:
         self.store, self.size, self.seed = store, size, seed
+        self.draw = draw or store.__getitem__
         self.augment = AUGMENTATIONS[store.task.id](size, strength)
         ids = store.task.class_ids
         self.labels = [ids.index(s.label) for s in store.samples]
@@ -149,7 +158,7 @@ class TrainViews(Dataset):
             torch.default_generator.manual_seed(
                 seed_of(self.seed, "view", self.numbers[index], view)
             )
-            image = self.augment(self.store[index])
+            image = self.augment(self.draw(index))
         return image.expand(3, -1, -1), self.labels[index], index, view
 
 

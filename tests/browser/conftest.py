@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,21 +43,25 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
-def address(tmp_path_factory):
-    """The app as `make app` starts it, on a port of its own and without the network."""
+@contextmanager
+def running_app(folder: Path, **environment: str) -> Iterator[str]:
+    """The app as `make app` starts it, on a port of its own and without the network: its address."""
     port = free_port()
-    log = tmp_path_factory.mktemp("app") / "log.txt"
-    environment = os.environ | {
+    log = folder / "log.txt"
+    surroundings = {
         "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("uploads")),
+        "GRADIO_TEMP_DIR": str(folder / "uploads"),
         "KD_NO_BROWSER": "1",
         "HF_HUB_OFFLINE": "1",
         "no_proxy": "127.0.0.1,localhost",
     }
     with log.open("w") as output:
         app = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=output
+            [sys.executable, "app.py"],
+            cwd=ROOT,
+            env=os.environ | surroundings | environment,
+            stdout=output,
+            stderr=output,
         )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -74,6 +80,13 @@ def address(tmp_path_factory):
         app.wait(20)
     errors = [line for line in log.read_text().splitlines() if "Traceback" in line]
     assert not errors, log.read_text()
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory):
+    """The address of one app for all tests."""
+    with running_app(tmp_path_factory.mktemp("app")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

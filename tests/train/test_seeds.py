@@ -90,6 +90,17 @@ def test_a_seed_that_the_control_lacks_is_in_no_pair(weights, finish_run, manife
     assert found["distillation_over_seeds"] == {}
 
 
+def test_a_student_that_is_not_stored_is_compared_by_one_seed(weights, finish_run, manifest):
+    control = store_run(finish_run(manifest, "ofa_595", None), manifest, "float32")
+    samples = manifest.split("test")
+    logits = {control.stem: logits_of(Classifier.load(Index.read(weights), control), samples)}
+    runs = read_runs([finish_run(manifest, "ofa_595", "vgg19")], manifest.id, [control])
+    found = measure_runs(runs, [control], logits, manifest)
+    change = found["distillation_over_seeds"][STUDENT]
+    assert [entry["seed"] for entry in change["seeds"]] == [0]
+    assert change["files"] == {control.file: control.sha256}
+
+
 def test_a_seed_that_is_stored_is_not_measured_twice(measured, manifest, caplog):
     folders, stored, _ = measured
     caplog.set_level("INFO", logger="train")
