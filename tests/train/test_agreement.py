@@ -81,6 +81,3 @@ def test_the_command_measures_stored_students_and_runs(weights, finish_run, mani
     table = agreement_task(manifest, 3, [run], write=True)
     assert [r["student"] for r in table] == ["OFA-595 (from VGG19)", "OFA-595 (labels only)"]
     assert read_results()["cxr"]["agreement"] == {"images": 3, "rows": table}
-    assert isinstance(
-        Classifier.load(Index.read(weights), Index.read(weights).checkpoints[0]), Classifier
-    )
