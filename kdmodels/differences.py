@@ -1,7 +1,6 @@
 """Where two heatmaps differ, laid over the image in two colours."""
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image
 
 from kdmodels.figures import resized_heatmap, shown_size
@@ -18,6 +17,8 @@ def difference_overlay(
     first, second: (h, w) float32 in [0, 1], each of its own grid, stretched over the RGB image.
     opacity: of the largest difference possible, 1.
     """
+    from matplotlib import colormaps  # late: the first page needs none
+
     width, height = shown_size(image)
     base = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS), dtype=np.float32)
     change = resized_heatmap(first, width, height) - resized_heatmap(second, width, height)

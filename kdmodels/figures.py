@@ -1,13 +1,6 @@
-"""Pictures of heatmaps and comparisons, by matplotlib; no window system is touched."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+"""Pictures of heatmaps, in matplotlib's colour maps."""
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from PIL import Image
 
 # Perceptually uniform; readable without colour vision and in greyscale. The first is the default.
@@ -41,6 +34,8 @@ def overlay(
     [0, 1]. threshold: places of less heat stay clear, in [0, 1].
     Returns an RGB image whose longer side is `OVERLAY_SIDE` pixels.
     """
+    from matplotlib import colormaps  # late: the first page needs none
+
     width, height = shown_size(image)
     base = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS), dtype=np.float32)
     heat = resized_heatmap(heatmap, width, height)
@@ -49,27 +44,3 @@ def overlay(
     alpha[heat < threshold] = 0
     blended = base * (1 - alpha) + painted * alpha
     return Image.fromarray(np.rint(blended.clip(0, 255)).astype(np.uint8))
-
-
-@dataclass(frozen=True)
-class Column:
-    """One model's part of a comparison figure: two lines of text above its overlay."""
-
-    title: str
-    subtitle: str
-    picture: Image.Image
-
-
-def comparison(columns: Sequence[Column], heading: str, footer: str) -> Figure:
-    """Draw overlays side by side with a colour bar and a footer (the disclaimer belongs there)."""
-    figure = Figure(figsize=(4.2 * len(columns) + 0.8, 5.4), layout="constrained", dpi=150)
-    axes = figure.subplots(1, len(columns), squeeze=False)[0]
-    for axis, column in zip(axes, columns, strict=True):
-        axis.imshow(column.picture)
-        axis.set_title(f"{column.title}\n{column.subtitle}", fontsize=10)
-        axis.axis("off")
-    scale = ScalarMappable(Normalize(0, 1), COLOURS[0])
-    figure.colorbar(scale, ax=list(axes), shrink=0.7, label="Score-CAM, relative to its maximum")
-    figure.suptitle(heading, fontsize=12)
-    figure.supxlabel(footer, fontsize=8, color="0.35")
-    return figure

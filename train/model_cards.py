@@ -55,12 +55,12 @@ class Sheet:
 
 
 @cache
-def _texts() -> dict:
+def texts() -> dict:
     return yaml.safe_load((HERE / "model_cards.yaml").read_text(encoding="utf-8"))
 
 
-def _data_text(row: Checkpoint) -> dict | None:
-    return _texts()["data"].get(row.data.partition("@")[0])
+def data_text(row: Checkpoint) -> dict | None:
+    return texts()["data"].get(row.data.partition("@")[0])
 
 
 def _results_for_hub(row: Checkpoint, prefix: str = "") -> Iterator[EvalResult]:
@@ -86,8 +86,8 @@ def _card_data(name: str, rows: Iterable[Checkpoint], licence: str | None, **mor
     rows = list(rows)
     several = len(rows) > 1
     found = [r for c in rows for r in _results_for_hub(c, f"{c.name}, " if several else "")]
-    tasks = [tag for task in _texts()["tasks"] if task in {c.task for c in rows}
-             for tag in _texts()["tasks"][task]["tags"]]  # fmt: skip
+    tasks = [tag for task in texts()["tasks"] if task in {c.task for c in rows}
+             for tag in texts()["tasks"][task]["tags"]]  # fmt: skip
     kinds = {r.metric_type for r in found}
     return ModelCardData(
         license=licence,
@@ -120,7 +120,7 @@ def compare_with_floors(row: Checkpoint, floors: list[dict]) -> str | None:
     )
 
 
-def _audited(row: Checkpoint, results: dict) -> str | None:
+def audited(row: Checkpoint, results: dict) -> str | None:
     """What the shortcut audit says of these weights; `results`: of the task."""
     audit = results.get("audit", {})
     found = audit.get("models", {}).get(row.file)
@@ -131,8 +131,8 @@ def _audited(row: Checkpoint, results: dict) -> str | None:
 
 
 def _biases(row: Checkpoint, results: dict) -> list[str]:
-    data = _data_text(row)
-    lines = [compare_with_floors(row, results.get("floors", [])), _audited(row, results)]
+    data = data_text(row)
+    lines = [compare_with_floors(row, results.get("floors", [])), audited(row, results)]
     return [
         *(data["biases"] if data else []),
         *filter(None, lines),
@@ -140,7 +140,7 @@ def _biases(row: Checkpoint, results: dict) -> list[str]:
     ]
 
 
-def _changes(row: Checkpoint, index: Index, results: dict) -> str | None:
+def changes_told(row: Checkpoint, index: Index, results: dict) -> str | None:
     """What distillation changed, in percentage points, where it was measured."""
     rows = [c for c in index.checkpoints if c.task == row.task]
     change = changes_of(rows, results).get(row.name)
@@ -151,7 +151,7 @@ def _changes(row: Checkpoint, index: Index, results: dict) -> str | None:
     )
 
 
-def _speed(row: Checkpoint) -> str | None:
+def speed(row: Checkpoint) -> str | None:
     """The measured time, `metrics["latency"]`: a `kdmodels.predict.Latency`."""
     time = row.metrics.get("latency")
     return time and (
@@ -248,8 +248,8 @@ def model_card(
         sheet=sheet,
         spec=row.spec,
         task=get_task(row.task),
-        text=_texts()["tasks"][row.task],
-        data=_data_text(row),
+        text=texts()["tasks"][row.task],
+        data=data_text(row),
         teachers=" and ".join(filter(None, [", ".join(teachers[:-1]), *teachers[-1:]])),
         licence=licence,
         biases=_biases(row, found),
@@ -260,10 +260,10 @@ def model_card(
         m=row.metrics,
         rate=percent,
         seeds=row.metrics.get("accuracy") and over_seeds(row, found, "accuracy"),
-        changes=_changes(row, index, found),
+        changes=changes_told(row, index, found),
         floors=found.get("floors", []),
         blind_to=BLIND_TO[row.task],
-        speed=_speed(row),
+        speed=speed(row),
         figures=list(figures),
         base=f"https://huggingface.co/{repo}/resolve/main/" if for_timm else "../",
         bibtex=BIBTEX,
@@ -284,7 +284,7 @@ def repo_card(
     table = summary(index, results)
     for row in rows:
         table = table.replace(linked(row), f"[{row.name}](models/{row.stem}.md)")
-    known = {row.data.partition("@")[0]: _data_text(row) for row in rows}
+    known = {row.data.partition("@")[0]: data_text(row) for row in rows}
     for_timm = next((s for s in sheets if s.timm), None)
     return _render(
         _card_data(repo.partition("/")[2], rows, licence),

@@ -1,16 +1,18 @@
-"""The tables of README.md and weights/RESULTS.md with its figures, from the stored metrics."""
+"""The tables of README.md, weights/RESULTS.md with its figures, and weights/CARDS.md, from the stored
+metrics."""
 
 from pathlib import Path
 
 from kdmodels.checkpoints import WEIGHTS, Index
 from kdmodels.tasks import TASKS
+from train.cards_page import cards
 from train.confusion import draw_confusion
 from train.details import details, figure_of
 from train.store import read_results
 from train.summary import summary
 
 README = Path(__file__).parent.parent / "README.md"
-RESULTS = WEIGHTS / "RESULTS.md"
+RESULTS, CARDS = WEIGHTS / "RESULTS.md", WEIGHTS / "CARDS.md"
 OWN_WEIGHTS = README.parent / "weights"
 BEGIN = "<!-- results: begin (python -m train tables) -->"
 END = "<!-- results: end -->"
@@ -37,11 +39,12 @@ def draw_figures(index: Index, folder: Path) -> None:
 
 
 def write_tables() -> None:
-    """Bring RESULTS.md and its figures up to date, beside the weights; and README.md, unless
+    """Bring RESULTS.md, its figures and CARDS.md up to date, beside the weights; and README.md, unless
     `KD_WEIGHTS` names other weights than the repository's.
     """
     index, results = Index.read(), read_results()
     RESULTS.write_text(details(index, results), encoding="utf-8")
+    CARDS.write_text(cards(index, results), encoding="utf-8")
     draw_figures(index, RESULTS.parent)
     if RESULTS.parent.resolve() == OWN_WEIGHTS.resolve():
         README.write_text(fill_readme(README.read_text("utf-8"), index, results), encoding="utf-8")

@@ -13,13 +13,27 @@ from kdmodels.page.pairs import index, offered
 TEXT = Path(__file__).with_name("about.md")
 
 
+def _text_of(name: str) -> str:
+    """A generated file beside the weights, without figures and links within the repository."""
+    file = index().folder / name
+    if not file.is_file():
+        return ""
+    text = re.sub(r"!\[[^]]*]\([^)]*\)", "", file.read_text(encoding="utf-8"))
+    return re.sub(r"\[([^]]+)]\((?!https?:)[^)]*\)", r"\1", text)
+
+
+def cards() -> list[tuple[str, str]]:
+    """(heading, Markdown) of each task's data and model cards."""
+    parts = re.split(r"^# (.+)$", _text_of("CARDS.md"), flags=re.MULTILINE)[1:]
+    found = dict(zip(parts[::2], parts[1::2], strict=True))
+    return [
+        (f"{t.name}: data and model cards", found[t.name]) for t in offered() if t.name in found
+    ]
+
+
 def results() -> list[tuple[str, str]]:
     """(heading, Markdown) of each part of the generated results; none where there are none."""
-    file = index().folder / "RESULTS.md"
-    if not file.is_file():
-        return []
-    text = re.sub(r"!\[[^]]*]\([^)]*\)", "", file.read_text(encoding="utf-8"))  # figures
-    text = re.sub(r"\[([^]]+)]\((?!https?:)[^)]*\)", r"\1", text)  # links within the repository
+    text = _text_of("RESULTS.md")
     parts = re.split(r"^#{1,2} (.+)$", text, flags=re.MULTILINE)[1:]
     found, task = [], ""
     for heading, body in zip(parts[::2], parts[1::2], strict=True):
@@ -54,6 +68,7 @@ def build() -> None:
     for heading, text in (
         ("Does this look like the modality? How that was measured", _checked()),
         ("Where the synthetic examples come from", _credits()),
+        *cards(),
         *results(),
     ):
         if text:

@@ -130,7 +130,10 @@ def on_gpu(function: Callable) -> Callable:
     """
     if not on_zero_gpu():
         return function
-    import spaces  # there on every ZeroGPU Space
+    try:
+        import spaces  # there on every ZeroGPU Space
+    except ImportError:
+        return function
 
     @wraps(function)
     def run(*args):

@@ -12,7 +12,14 @@ from kdmodels.checkpoints import Index
 from kdmodels.tasks import TASKS
 from kdmodels.zoo import TEACHERS
 from train.blanking import SWAPS
-from train.model_cards import Sheet, _texts, compare_with_floors, figures_of, model_card, repo_card
+from train.model_cards import (
+    Sheet,
+    compare_with_floors,
+    figures_of,
+    model_card,
+    repo_card,
+    texts,
+)
 from train.recipes import FOLDER, read_recipe, to_dict
 
 
@@ -249,9 +256,9 @@ def test_figures_belong_to_the_checkpoint_that_they_are_named_after(new_row):
     assert [figures_of(row, names) for row in rows] == [[name] for name in names[1:]]
 
 
-def test_every_data_set_and_task_has_its_texts():
-    assert set(_texts()["tasks"]) == set(TASKS)
-    assert set(_texts()["data"]) >= {f"starter-{task}" for task in TASKS} | {
+def test_every_data_set_and_task_has_itstexts():
+    assert set(texts()["tasks"]) == set(TASKS)
+    assert set(texts()["data"]) >= {f"starter-{task}" for task in TASKS} | {
         "covid-qu-ex",
         "lc25000",
     }

@@ -8,10 +8,20 @@ from PIL import Image
 
 import train.tables
 from kdmodels.checkpoints import WEIGHTS, Index
+from train.cards_page import cards
 from train.details import details, figure_of
 from train.store import read_results
 from train.summary import summary
-from train.tables import BEGIN, END, OWN_WEIGHTS, README, RESULTS, fill_readme, write_tables
+from train.tables import (
+    BEGIN,
+    CARDS,
+    END,
+    OWN_WEIGHTS,
+    README,
+    RESULTS,
+    fill_readme,
+    write_tables,
+)
 
 README_TEXT = f"# A title\n\nBefore 12.3.\n\n{BEGIN}\nold 99.9\n{END}\n\nAfter, to the end.\n"
 MAX_FIGURE_BYTES = 40_000
@@ -28,6 +38,7 @@ def places(evaluated_index, some_results, tmp_path, monkeypatch) -> tuple[Path, 
     monkeypatch.setattr(train.tables, "read_results", lambda: some_results)
     monkeypatch.setattr(train.tables, "README", readme)
     monkeypatch.setattr(train.tables, "RESULTS", results)
+    monkeypatch.setattr(train.tables, "CARDS", results.with_name("CARDS.md"))
     return readme, results
 
 
@@ -52,6 +63,7 @@ def test_write_tables_brings_all_up_to_date(places, some_results, monkeypatch):
     assert readme.read_text("utf-8") == fill_readme(README_TEXT, stored, some_results)
     text = results.read_text("utf-8")
     assert text == details(stored, some_results)
+    assert results.with_name("CARDS.md").read_text("utf-8") == cards(stored, some_results)
     drawn = {Path(figure_of(row)).name for row in stored.checkpoints}
     assert {p.name for p in figures.iterdir()} == drawn | {"audit-cxr.png"}
     assert all(f"figures/{name}" in text for name in drawn)
@@ -77,6 +89,7 @@ def test_the_tables_of_the_repository_are_up_to_date():
     text = README.read_text(encoding="utf-8")
     assert text == fill_readme(text, index, results), "run `python -m train tables`"
     assert RESULTS.read_text(encoding="utf-8") == details(index, results)
+    assert CARDS.read_text(encoding="utf-8") == cards(index, results)
     figures = [WEIGHTS / figure_of(row) for row in index.checkpoints if row.metrics]
     assert [f.name for f in figures if not f.is_file()] == [], "run `python -m train tables`"
     assert [f.name for f in figures if f.stat().st_size > MAX_FIGURE_BYTES] == []
