@@ -141,7 +141,7 @@ def _input_column(first: Task) -> _Inputs:
         example_pictures(first),
         label="Synthetic examples (no patients)",
         columns=3,
-        height=250,
+        height="auto",
         allow_preview=False,
         buttons=[],
         interactive=False,

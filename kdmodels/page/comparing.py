@@ -37,11 +37,15 @@ def read(path: str | None, window: tuple[float, float] | None = None) -> Checked
 
 def doubts(checked: CheckedImage, task_id: str) -> str:
     """HTML: what was done to a file, and a warning where it is unlike the modality's images."""
+    return cards.facts(checked) + _unlike(checked, task_id)
+
+
+def _unlike(checked: CheckedImage, task_id: str) -> str:
     try:
         found = familiar.check(task_id, checked.pixels)
     except familiar.FamiliarityError:  # no statistics are stored; nothing can be said
-        return cards.facts(checked)
-    return cards.facts(checked) + (cards.doubt(found.reason) if found.reason else "")
+        return ""
+    return cards.doubt(found.reason) if found.reason else ""
 
 
 def show_upload(request: gr.Request, path: str | None, task: str):
@@ -70,6 +74,7 @@ def show_example(request: gr.Request, task: str, event: gr.SelectData):
     example = examples(task)[event.index]
     shown = show_upload(request, str(example.path), task)
     said = cards.message("note", f"{example.caption} {example.attribution}")
+    said += _unlike(read(str(example.path)), task)
     return *shown[:4], *Results(*shown[4:])._replace(message=said)
 
 

@@ -39,6 +39,20 @@ def test_both_answers_then_both_heatmaps(page):
         page.screenshot(path=picture_file, full_page=True)
 
 
+@pytest.mark.parametrize("modality", ["Chest X-ray", "Histopathology"])
+def test_an_example_can_be_compared_and_says_that_it_shows_nobody(page, modality):
+    page.get_by_label(modality, exact=True).click()
+    page.wait_for_timeout(1_000)
+    page.get_by_label("Go on to the exact map").uncheck()
+    page.locator("#examples .gallery-item, #examples button.thumbnail-item").first.click()
+    said = page.wait_for_selector("#message :text('ynthetic')", timeout=30_000).inner_text()
+    assert "not a patient" in said
+    page.wait_for_selector("#image img", timeout=30_000)
+    page.click("#compare")
+    page.wait_for_selector("#verdict .verdict:not(.hint)", timeout=120_000)
+    assert len(percentages(page, "#student-card")) == (3 if modality == "Chest X-ray" else 5)
+
+
 def test_a_new_image_ends_the_old_comparison(page):
     upload(page, "film.png", encoded(chest_phantom(), "PNG"), "image/png")
     page.click("#compare")

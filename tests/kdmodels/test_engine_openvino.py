@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -99,9 +100,18 @@ def pictures(task: str) -> list:
     try:
         manifest = open_manifest(task, os.environ.get("KD_DATA", ROOT.parent / "shared/data"))
         test = manifest.split("test")
-        return [read_image(s.path).pixels for s in test[:: max(1, len(test) // 20)]]
+        return [read_image(s.path).pixels for s in test[:: max(1, len(test) // 8)]]
     except DataError:
         return [chest_phantom(300 + 20 * i, 400 - 10 * i) for i in range(8)]
+
+
+@cache
+def by_torch(stem: str) -> tuple[Classifier, torch.Tensor, torch.Tensor]:
+    """A stored classifier on torch, a batch, and its probabilities."""
+    row = next(c for c in stored() if c.stem == stem)
+    classifier = replace(Classifier.load(Index.read(WEIGHTS), row), kind="torch")
+    batch = torch.cat([classifier.prepare(picture) for picture in pictures(row.task)])
+    return classifier, batch, classifier.engine(batch).logits.softmax(1)
 
 
 @pytest.mark.skipif(not stored(), reason="no weights are stored yet")
@@ -115,9 +125,7 @@ def test_stored_networks_keep_their_answers(row, precision):
     bf16 has 8 bits of precision, so it may turn an answer over that stands on edge.
     """
     limit = {"float32": 1e-4, "bf16": 0.03}[precision]
-    torch_one = replace(Classifier.load(Index.read(WEIGHTS), row), kind="torch")
-    batch = torch.cat([torch_one.prepare(picture) for picture in pictures(row.task)])
-    wanted = torch_one.engine(batch).logits.softmax(1)
+    torch_one, batch, wanted = by_torch(row.stem)
     other = replace(torch_one, kind="openvino", precision=precision, threads=1)
     assert other.engine.precision == precision, other.engine.note
     found = other.engine(batch).logits.softmax(1)
@@ -337,6 +345,7 @@ def test_where_nothing_can_be_written_it_works_without(model, spec, monkeypatch)
 OPEN_AND_LOOK = """
 import sys, torch
 from dataclasses import replace
+from functools import cache
 from torch import nn
 from kdmodels.engine import open_engine
 from kdmodels.zoo import MODELS
