@@ -19,7 +19,7 @@ os.environ.setdefault("GRADIO_TEMP_DIR", UPLOADS.name)
 
 import gradio as gr
 
-from kdmodels.images import MAX_BYTES
+from kdmodels.archives import MAX_BYTES
 from kdmodels.page import about_tab, api, batch_tab, compare_tab, comparing, teach_tab
 from kdmodels.page.pairs import index, warm_up_first
 
@@ -82,7 +82,7 @@ def main() -> None:
         css=CSS,
         js=LABELS,
         footer_links=["api", "settings"],
-        max_file_size=MAX_BYTES,
+        max_file_size=MAX_BYTES,  # of a zip; a single image may have less (kdmodels.images)
         run_history=False,
         strict_cors=True,
         show_error=True,

@@ -1,6 +1,6 @@
 """A comparison in words and HTML: the answer cards, the verdict sentence, messages.
 
-The only module of this package that knows HTML; `app.py` places what it returns.
+`kdmodels.page` places what it returns; the page's smaller panels are in `kdmodels.page.panels`.
 """
 
 import html

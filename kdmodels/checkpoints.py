@@ -220,7 +220,7 @@ class Index:
         """Teachers of a task that are stored together with a student distilled from them."""
         rows = [c for c in self.checkpoints if c.task == task]
         origins = {c.teacher for c in rows if not c.variant}
-        return [c.model for c in rows if c.model in origins]
+        return [c.model for c in rows if c.model in origins and not c.variant]
 
     def locate(self, checkpoint: Checkpoint) -> Path:
         """The verified file: from the folder, else from the Hub at the pinned revision.

@@ -6,7 +6,6 @@ from PIL import Image
 from kdmodels.figures import resized_heatmap, shown_size
 
 COLOURS = "PuOr"  # diverging; told apart without red-green vision
-FIRST, SECOND = "orange", "purple"  # the colours of the place where the first or second is hotter
 
 
 def difference_overlay(

@@ -1,6 +1,6 @@
 """What an export holds: both answers, both heatmaps, how they were made; and the same as JSON.
 
-Nothing here says whose picture it is: no file name, no DICOM tag. `kdmodels.exports` draws it.
+Nothing beside the picture says whose it is: no file name, no DICOM tag. `kdmodels.exports` draws it.
 """
 
 import json
@@ -96,12 +96,16 @@ class Side:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the heatmaps are drawn, and the temperature that the softened outputs were shown at."""
+    """How the heatmaps are drawn, and the temperature that the softened outputs were shown at.
+
+    inverted: whether the picture is shown with dark and bright exchanged.
+    """
 
     colours: str = COLOURS[0]
     opacity: float = 0.65
     threshold: float = 0.0
     temperature: float = 1.0
+    inverted: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +181,7 @@ def to_json(comparison: Comparison) -> str:
             "opacity": comparison.settings.opacity,
             "threshold": comparison.settings.threshold,
             "temperature": comparison.settings.temperature,
+            "inverted": comparison.settings.inverted,
         },
         "agreement": {
             name: float(value) if math.isfinite(value) else None

@@ -105,13 +105,15 @@ class Sketch:
     def take(self) -> list[int]:
         """The next batch to run; fewer or none where another request has run them meanwhile."""
         left = self.channels.left
-        chosen = [run for run in self.queue if run in set(left)] or left
+        known = set(left)
+        chosen = [run for run in self.queue if run in known] or left
         return chosen[: self.batch]
 
     def step(self) -> Step:
         """The map by the scores so far and, for the others, by what was last believed of them."""
+        scored = self.channels.scored.clone()  # before the scores: another request may add some
         scores = self.channels.scores(self.class_index).double()
-        scores = torch.where(self.channels.scored, scores, self.belief.scores)
+        scores = torch.where(scored, scores, self.belief.scores)
         before, self.latest = self.latest, heatmap_of(self.channels, scores)
         steadiness = -1.0 if before is None else _alike(before, self.latest)
         return Step(

@@ -328,7 +328,8 @@ def run_publish(args: argparse.Namespace) -> None:
 
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log each request
     publish(Index.read(), read_results(), args.repo, args.private, args.licence, args.dry_run)
-    pin_space(Index.read())
+    if not args.dry_run:
+        pin_space(Index.read())
 
 
 COMMANDS = {

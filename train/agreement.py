@@ -56,8 +56,13 @@ def compared(teacher: Maps, student: Maps) -> np.ndarray:
 
 
 def mean_of(values: np.ndarray, groups: Sequence[str]) -> dict:
-    """Mean of (N,) values without NaNs, with the interval of a bootstrap over groups."""
+    """Mean of (N,) values without NaNs, with the interval of a bootstrap over groups.
+
+    The interval covers the choice of images, not the chance of training. images: how many counted.
+    """
     kept = np.isfinite(values)
+    if not kept.any():  # JSON has no NaN
+        return {"value": None, "ci95": [None, None], "images": 0}
     _, group = np.unique(np.array(groups)[kept], return_inverse=True)
     number = group.max() + 1
     sums, counts = np.bincount(group, values[kept]), np.bincount(group)
@@ -67,6 +72,7 @@ def mean_of(values: np.ndarray, groups: Sequence[str]) -> dict:
     return {
         "value": round(float(values[kept].mean()), 4),
         "ci95": [round(float(v), 4) for v in interval],
+        "images": int(kept.sum()),
     }
 
 
@@ -125,10 +131,7 @@ def agreement_task(
         students.append((row, maps_of(network, samples)))
     table = measure_agreement(students, taught, [s.group for s in samples])
     for entry in table:
-        numbers = ", ".join(
-            f"{m} {entry[m]['value']:.3f} ({entry[m]['ci95'][0]:.3f} to {entry[m]['ci95'][1]:.3f})"
-            for m in METRICS
-        )
+        numbers = ", ".join(f"{m} {entry[m]['value']} of {entry[m]['ci95']}" for m in METRICS)
         log.info(
             "%s, seed %d, and %s: %s", entry["student"], entry["seed"], entry["teacher"], numbers
         )

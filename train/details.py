@@ -182,8 +182,10 @@ def _agreement(results: dict) -> list[str]:
         "",
         f"Score-CAM maps of student and teacher for the true class of {found['images']} test images: "
         "Pearson correlation, and overlap of the hottest fifth; means with 95% bootstrap intervals "
-        "over groups. Beside them, by how much that is more than with the student on labels only of "
-        "the same seed, which never met the teacher (`python -m train agreement`).",
+        "over groups, which do not cover the chance of training: compare the seeds. Beside them, by "
+        "how much that is more than with the student on labels only of the same seed, which never met "
+        "the teacher (`python -m train agreement`). The maps are not exact but settled, and pairs with "
+        "a flat map do not count.",
         "",
         *head("student, seed", "teacher", "correlation", "overlap", "correlation over labels only"),
     ]
@@ -201,6 +203,8 @@ def _agreement(results: dict) -> list[str]:
 
 def _share(metric: dict, form: str = ".2f") -> str:
     low, high = metric["ci95"]
+    if low is None:
+        return "all maps are flat"
     return f"{metric['value']:{form}} ({low:{form}} to {high:{form}})"
 
 

@@ -30,11 +30,11 @@ def run_task(run: Path) -> str:
 
 
 def control_of(row: Checkpoint, rows: Sequence[Checkpoint]) -> Checkpoint | None:
-    """The student on labels only that a distilled one is compared with, if it is there."""
-    if row.teacher is None:
+    """The plain student on labels only that another student is compared with, if it is there."""
+    if row.teacher is None and not row.variant:
         return None
-    key = (row.task, row.model, None)
-    return next((c for c in rows if (c.task, c.model, c.teacher) == key), None)
+    key = (row.task, row.model, None, "")
+    return next((c for c in rows if (c.task, c.model, c.teacher, c.variant) == key), None)
 
 
 def read_runs(

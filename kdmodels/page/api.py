@@ -32,7 +32,10 @@ def _chosen(task: str, teacher: str | None):
             f"There is no teacher '{teacher}'; the teachers are: {', '.join(teachers)}.",
             print_exception=False,
         )
-    return pair(task, teacher or teachers[0])
+    try:
+        return pair(task, teacher or teachers[0])
+    except TROUBLE as error:
+        raise _told(error) from error
 
 
 def _told(error: Exception) -> gr.Error:

@@ -1,9 +1,9 @@
 """Many images at once: a table of what both say, as CSV too; a click opens a row's image."""
 
-import tempfile
 import time
 from collections import OrderedDict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import gradio as gr
@@ -36,11 +36,12 @@ RUNS = Turns()
 
 
 class Batch(NamedTuple):
-    """The last batch of a tab: which models, and its files by name."""
+    """The last batch of a tab: which models, its files by name, and where they are unpacked."""
 
     task: str
     teacher: str
     files: dict[str, Found]
+    folder: TemporaryDirectory
 
 
 BATCHES: OrderedDict[str, Batch] = OrderedDict()
@@ -83,11 +84,14 @@ def run(request: gr.Request, uploads: list[str] | None, task_id: str, teacher: s
     try:
         if not uploads:
             raise ArchiveError("There are no files yet; choose images or a zip of images.")
-        folder = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))
+        place = unpacking_folder()
+        folder = Path(place.name)
         found = gather([Path(u) for u in uploads], folder)
         rows = [batch.Row("", problem=problem) for problem in found.problems]
         total = len(rows) + len(found.images)
-        _remember(tab, Batch(task_id, teacher, {file.name: file for file in found.images}))
+        RUNS.check(turn)
+        files = {file.name: file for file in found.images}
+        _remember(tab, Batch(task_id, teacher, files, place))
         started = shown = time.perf_counter()
         yield [], summary(rows, total, 0, over=False), gr.DownloadButton(visible=False)
         check = lambda: RUNS.check(turn)  # noqa: E731
@@ -109,11 +113,21 @@ def run(request: gr.Request, uploads: list[str] | None, task_id: str, teacher: s
         yield [], cards.message("error", str(error)), gr.DownloadButton(visible=False)
 
 
+def unpacking_folder() -> TemporaryDirectory:
+    """A folder for what a zip holds; it goes when nobody holds it any more."""
+    return TemporaryDirectory(dir=gr.utils.get_upload_folder(), ignore_cleanup_errors=True)
+
+
 def _remember(tab: str, found: Batch) -> None:
+    _forget(tab)
     BATCHES[tab] = found
-    BATCHES.move_to_end(tab)
     while len(BATCHES) > MOST:
-        BATCHES.popitem(last=False)
+        _forget(next(iter(BATCHES)))
+
+
+def _forget(tab: str) -> None:
+    if old := BATCHES.pop(tab, None):
+        old.folder.cleanup()
 
 
 def open_case(request: gr.Request, event: gr.SelectData):
@@ -129,6 +143,10 @@ def open_case(request: gr.Request, event: gr.SelectData):
         shown = comparing.show_file(tab, str(file.path), found.task)
     except TROUBLE as error:
         raise gr.Error(str(error), print_exception=False) from error
+    except Superseded:
+        raise gr.Error(
+            "Something newer was opened meanwhile.", print_exception=False, visible=False
+        ) from None
     chosen = choices_of(get_task(found.task), found.teacher)
     return [gr.Tabs(selected="compare"), found.task, *chosen, *shown]
 
@@ -140,7 +158,7 @@ def change_task(task_id: str) -> gr.Radio:
 
 def leave(request: gr.Request) -> None:
     RUNS.leave(request.session_hash)
-    BATCHES.pop(request.session_hash, None)
+    _forget(request.session_hash)
 
 
 def build(pages: gr.Tabs, compare: CompareTab) -> None:

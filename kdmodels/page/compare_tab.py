@@ -26,6 +26,9 @@ WORK = {
 }
 
 
+READING = WORK | {"show_progress": "minimal"}  # of a file, which may take long
+
+
 class Chosen(NamedTuple):
     """The components that say what is compared."""
 
@@ -296,16 +299,16 @@ def build() -> CompareTab:
 def _wire(inputs: _Inputs, controls: _Controls, look: list, results: list, shown: list) -> None:
     image, task, teacher = inputs.chosen
     for source in (image, inputs.other):
-        source.upload(comparing.show_upload, [source, task], shown, api_visibility="private")
+        source.upload(comparing.show_upload, [source, task], shown, **READING)
     inputs.gallery.select(comparing.show_example, task, shown, **QUICK)
     for slider in inputs.window:
-        slider.release(comparing.show_window, [*inputs.window, task], [image, *results], **QUICK)
-    image.clear(comparing.clear, None, results, **QUICK)
+        slider.release(comparing.show_window, [*inputs.window, task], [image, *results], **READING)
+    image.clear(comparing.clear_image, None, shown[1:], **QUICK)
     teacher.input(comparing.clear, None, results, **QUICK)
     task.input(
         change_task, task, [teacher, controls.evidence, inputs.gallery, inputs.mask], **QUICK
     )
-    inputs.mask.upload(masks.show_mask, [inputs.mask, image], results, api_visibility="private")
+    inputs.mask.upload(masks.show_mask, [inputs.mask, image], results, **READING)
     task.input(comparing.judge_again, [image, task], results, **QUICK)
     wanted = [controls.evidence, controls.exact]
     controls.evidence.input(comparing.explain_again, [*wanted, *look], results, **WORK)

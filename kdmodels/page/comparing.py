@@ -3,6 +3,7 @@
 import html
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -24,6 +25,10 @@ OWN_ANSWER = "own"
 
 TURNS = Turns()
 VIEW: dict[str, str] = {}  # tab -> the view of the heatmaps that is open
+WISH: dict[
+    str, tuple[str, bool]
+] = {}  # tab -> evidence and exactness chosen before the answers came
+NARROWEST = 1e-6  # range of a DICOM image's values for which a window can be chosen
 
 
 def read(path: str | None, window: tuple[float, float] | None = None) -> CheckedImage:
@@ -57,15 +62,22 @@ def show_upload(request: gr.Request, path: str | None, task: str):
         return show_file(request.session_hash, path, task)
     except ImageError as error:
         return None, *window_controls(None), *failed(error)
+    except Superseded:
+        return [gr.skip()] * (4 + len(Results()))
 
 
 def show_file(tab: str | None, path: str | None, task: str) -> tuple:
-    """What `show_upload` returns. Raises `ImageError`."""
-    TURNS.take(tab)
+    """What `show_upload` returns.
+
+    Raises `ImageError`, and `Superseded` where something newer was asked for while the file was read.
+    """
+    turn = TURNS.take(tab)
     STUDIES.drop(tab)
+    STUDIES.drop_source(tab)
     checked = read(path)
-    STUDIES.put_source(tab, path)
     said = cleared(message=doubts(checked, task))
+    TURNS.check(turn)
+    STUDIES.put_source(tab, path)
     return checked.pixels, *window_controls(checked), *said
 
 
@@ -81,25 +93,35 @@ def show_example(request: gr.Request, task: str, event: gr.SelectData):
 def window_controls(checked: CheckedImage | None):
     """Sliders for the grey values of a DICOM image; hidden for all others."""
     window = checked.window if checked else None
-    if window is None:
+    span = window.highest - window.lowest if window else 0
+    if span < NARROWEST:  # there is nothing to choose
         return gr.skip(), gr.skip(), gr.Group(visible=False)
-    span = window.highest - window.lowest
+    step = span / 500
+
+    def slider(lowest: float, highest: float, value: float) -> gr.Slider:
+        # A file's own window may lie outside; gradio refuses any value that does.
+        return gr.Slider(lowest, highest, min(max(value, lowest), highest), step=step)
+
     return (
-        gr.Slider(window.lowest, window.highest, value=window.centre),
-        gr.Slider(max(span / 200, 1e-3), 2 * span, value=min(window.width, 2 * span)),
+        slider(window.lowest, window.highest, window.centre),
+        slider(span / 200, 2 * span, window.width),
         gr.Group(visible=True),
     )
 
 
 def show_window(request: gr.Request, centre: float, width: float, task: str):
     """Another window of a DICOM image: what is shown, and what the networks will see."""
-    TURNS.take(request.session_hash)
+    turn = TURNS.take(request.session_hash)
     STUDIES.drop(request.session_hash)
     try:
         checked = read(STUDIES.source(request.session_hash), (centre, width))
+        said = cleared(message=doubts(checked, task))
+        TURNS.check(turn)
     except ImageError as error:
         return None, *failed(error)
-    return checked.pixels, *cleared(message=doubts(checked, task))
+    except Superseded:
+        return [gr.skip()] * (1 + len(Results()))
+    return checked.pixels, *said
 
 
 def judge_again(request: gr.Request, path: str | None, task: str) -> Results:
@@ -112,17 +134,27 @@ def judge_again(request: gr.Request, path: str | None, task: str) -> Results:
 
 
 def clear(request: gr.Request) -> Results:
-    """The image or the models have changed: drop the old answers and stop the old work."""
+    """The models have changed: drop the old answers and stop the old work."""
     TURNS.take(request.session_hash)
     STUDIES.drop(request.session_hash)
-    return cleared(message="")
+    return cleared()  # what was said of the image still holds
+
+
+def clear_image(request: gr.Request) -> tuple:
+    """The image was taken away; returns (window controls, results)."""
+    shown = clear(request)
+    STUDIES.drop_source(request.session_hash)
+    return *window_controls(None), *shown._replace(message="")
 
 
 def leave(request: gr.Request) -> None:
     """The browser tab was closed."""
-    TURNS.leave(request.session_hash)
-    STUDIES.leave(request.session_hash)
-    VIEW.pop(request.session_hash, None)
+    tab = request.session_hash
+    TURNS.leave(tab)
+    erasing.STROKES.leave(tab)
+    STUDIES.leave(tab)
+    VIEW.pop(tab, None)
+    WISH.pop(tab, None)
 
 
 # --- Comparing -------------------------------------------------------------------------------
@@ -150,11 +182,11 @@ def softened(study: Study | None, temperature: float) -> Any:
 
 
 def _explain(study: Study, evidence: str, exact: bool, look: Look, tab, turn) -> Iterator[Results]:
-    study.evidence = {
-        role: study.predictions[role].class_id if evidence == OWN_ANSWER else evidence
-        for role in ROLES
-    }
-    study.steps = {}
+    own = evidence == OWN_ANSWER
+    wanted = {r: study.predictions[r].class_id if own else evidence for r in ROLES}
+    study = replace(study, evidence=wanted, steps={})  # others may be drawing the old one
+    TURNS.check(turn)
+    STUDIES.put(tab, study)
     found = heatmaps(
         dict(zip(ROLES, study.pair, strict=True)),
         study.checked.pixels,
@@ -163,9 +195,10 @@ def _explain(study: Study, evidence: str, exact: bool, look: Look, tab, turn) ->
         lambda: TURNS.check(turn),
     )
     for role, step in found:
-        TURNS.check(turn)
         study.steps[role] = step
-        yield drawn(study, look, VIEW.get(tab, SIDE), (role,))
+        shown = drawn(study, look, VIEW.get(tab, SIDE), (role,))
+        TURNS.check(turn)
+        yield shown
     yield Results(progress=progress(study, over=True))
 
 
@@ -224,6 +257,8 @@ def answer_and_explain(
     """
     tab = request.session_hash
     turn = TURNS.take(tab)
+    STUDIES.drop(tab)
+    WISH.pop(tab, None)
     try:
         started = time.perf_counter()
         checked = read(path)
@@ -232,7 +267,9 @@ def answer_and_explain(
         study.inside = STUDIES.mask(tab)
         yield cleared()  # what was said of the file at its upload stays
         yield from _answers(study, turn)
+        TURNS.check(turn)
         STUDIES.put(tab, study)
+        evidence, exact = WISH.pop(tab, (evidence, exact))
         yield Results(
             editor=erasing.canvas_of(study),
             changes=erasing.NO_PAINT,
@@ -250,6 +287,8 @@ def explain_again(request: gr.Request, evidence, exact, *look):
     tab = request.session_hash
     study = STUDIES.get(tab)
     if study is None:
+        if tab:
+            WISH[tab] = evidence, exact
         yield Results()
         return
     turn = TURNS.take(tab)
@@ -267,7 +306,8 @@ def redraw(request: gr.Request, *look) -> Results:
     if study is None or not study.steps:
         return Results()
     view = VIEW.get(request.session_hash, SIDE)
-    return drawn(study, Look(*look), view, tuple(study.steps))._replace(progress=gr.skip())
+    shown = drawn(study, Look(*look), view, tuple(study.steps))._replace(progress=gr.skip())
+    return shown if STUDIES.shows(request.session_hash, study) else Results()
 
 
 def open_view(view: str):

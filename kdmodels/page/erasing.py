@@ -99,6 +99,8 @@ def paint_over(request: gr.Request, paint: str) -> str:
             if role not in study.untouched:
                 study.untouched[role] = answer(classifier, before)
             changed[role] = answer(classifier, after)
+        if not STUDIES.shows(tab, study):
+            return gr.skip()  # another image has come meanwhile
         return panels.changes_panel(study.task, study.untouched, changed, share)
     except Superseded:
         return gr.skip()

@@ -27,7 +27,7 @@ def comparison_of(study: Study, look: Look, temperature: float) -> Comparison:
         verdict=comparing.verdict_of(study),
         made_at=study.made_at,
         version=__version__,
-        settings=Settings(look.colours, look.opacity, look.threshold, temperature),
+        settings=Settings(look.colours, look.opacity, look.threshold, temperature, look.inverted),
         agreement=comparing.agreement_numbers(study) if study.explained else {},
     )
 
@@ -46,7 +46,8 @@ def exporter(kind: str):
     def export(request: gr.Request, temperature: float, *look):
         study = STUDIES.get(request.session_hash)
         if study is None or not study.answered:
-            return gr.skip(), cards.message("error", "There is nothing to export: compare first.")
+            nothing = cards.message("error", "There is nothing to export: compare first.")
+            return gr.DownloadButton(value=None), nothing
         made = content(kind, comparison_of(study, Look(*look), temperature))
         name = f"teacher-and-student-{study.made_at:%Y%m%d-%H%M%S}.{kind}"
         file = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder())) / name
@@ -59,8 +60,9 @@ def exporter(kind: str):
 def build(temperature: gr.Slider, look: list) -> None:
     """Three buttons; each makes its file and then downloads it."""
     gr.HTML(
-        "<p class='legend'>With the answers, the heatmaps as they are drawn now, the checkpoints' "
-        "sha256, the settings and the time. No file name and nothing of a DICOM header goes in.</p>",
+        "<p class='legend'>The answers, and the heatmaps as they are drawn now; PDF and JSON also "
+        "have the checkpoints' sha256, the settings and the time. No file name and nothing of a DICOM "
+        "header goes in, but what is written within the picture stays in it.</p>",
         padding=False,
     )
     with gr.Row():
@@ -68,9 +70,14 @@ def build(temperature: gr.Slider, look: list) -> None:
     said = gr.HTML(elem_id="export-message", padding=False)
     for kind, button in zip(KINDS, buttons, strict=True):
         ready = gr.DownloadButton(visible="hidden", elem_id=f"download-{kind}")
-        button.click(
+        # Emptied first, so that an earlier export is never what is downloaded.
+        button.click(_empty, None, ready, queue=False, api_visibility="private").then(
             exporter(kind), [temperature, *look], [ready, said], api_visibility="private"
         ).success(None, None, None, js=_pressed(f"download-{kind}"))
+
+
+def _empty() -> gr.DownloadButton:
+    return gr.DownloadButton(value=None)
 
 
 def _pressed(elem_id: str) -> str:

@@ -1,8 +1,13 @@
-// Names for screen readers where gradio leaves parts of its image components without one.
+// For screen readers: names where gradio leaves parts of its image components without one, and which
+// parts of the page are read out when they change.
 () => {
+  const SPOKEN = ["message", "verdict", "changes", "teach-message", "teach-question", "batch-state"];
   const nameOf = (part) =>
     part.closest(".block")?.querySelector("[data-testid='block-label']")?.textContent.trim();
   const label = () => {
+    for (const part of SPOKEN.map((id) => document.getElementById(id))) {
+      if (part && !part.hasAttribute("aria-live")) part.setAttribute("aria-live", "polite");
+    }
     for (const part of document.querySelectorAll(".empty[aria-label]:not([role])")) {
       part.setAttribute("role", "img");
     }

@@ -8,7 +8,7 @@ from kdmodels.differences import difference_overlay
 from kdmodels.figures import overlay
 from kdmodels.page.studies import Study
 
-SIDE, SLIDER, DIFFERENCE = VIEWS = ("side", "slider", "difference")
+SIDE, SLIDER, DIFFERENCE = ("side", "slider", "difference")
 SLIDER_PAIRS = {
     "Original and student": ("original", "student"),
     "Original and teacher": ("original", "teacher"),

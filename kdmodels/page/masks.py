@@ -32,15 +32,16 @@ def mask_of(mask: Image.Image, film: Image.Image) -> np.ndarray:
 def show_mask(request: gr.Request, path: str | None, image: str | None) -> Results:
     """A mask was chosen for the image that is on the page."""
     tab = request.session_hash
+    source = STUDIES.source(tab)
     try:
         film = comparing.read(image).pixels
         inside = mask_of(read_image(path).pixels, film)
     except TROUBLE as error:
         return Results(message=cards.message("error", str(error)))
-    STUDIES.put_mask(tab, inside)
+    STUDIES.put_mask(tab, inside, source)
     said = f"Lung mask: {inside.mean():.0%} of the picture. See the numbers under the heatmaps."
     shown = Results(message=cards.message("note", said))
     study = STUDIES.get(tab)
-    if study is None or not study.explained:
+    if study is None or not study.explained or study.inside is None:
         return shown
     return shown._replace(agreement=comparing.agreement_html(study))

@@ -74,7 +74,15 @@ class Studies:
             self._put(self._studies, tab, study)
 
     def get(self, tab: str | None) -> Study | None:
-        return self._studies.get(tab)
+        with self._lock:
+            if tab in self._studies:
+                self._studies.move_to_end(tab)
+            return self._studies.get(tab)
+
+    def shows(self, tab: str | None, study: Study) -> bool:
+        """Whether the tab still shows this comparison, for whatever class's evidence."""
+        now = self.get(tab)
+        return now is not None and now.checked is study.checked and now.pair is study.pair
 
     def put_source(self, tab: str | None, path: str) -> None:
         """Remember the uploaded file, whose grey values may be windowed anew; forget its mask."""
@@ -86,9 +94,12 @@ class Studies:
     def source(self, tab: str | None) -> str | None:
         return self._sources.get(tab)
 
-    def put_mask(self, tab: str | None, inside: np.ndarray) -> None:
-        """Keep a lung mask of the tab's image, for the study of now and for later ones."""
-        if tab:
+    def put_mask(self, tab: str | None, inside: np.ndarray, source: str | None = None) -> None:
+        """Keep a lung mask of the tab's file `source`, for the study of now and for later ones.
+
+        Where the tab has another file by now, it is not kept.
+        """
+        if tab and self.source(tab) == source:
             self._put(self._masks, tab, inside)
             if study := self.get(tab):
                 study.inside = inside
@@ -100,6 +111,12 @@ class Studies:
         """Forget the study, not the file: the image or the models have changed."""
         with self._lock:
             self._studies.pop(tab, None)
+
+    def drop_source(self, tab: str | None) -> None:
+        """Forget the file and its mask: the image was cleared."""
+        with self._lock:
+            self._sources.pop(tab, None)
+            self._masks.pop(tab, None)
 
     def leave(self, tab: str | None) -> None:
         """Forget all of a tab that was closed."""

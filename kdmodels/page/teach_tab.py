@@ -2,10 +2,12 @@
 
 import html
 import random
-import tempfile
+import shutil
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
@@ -16,7 +18,7 @@ from kdmodels.cases import Case, CaseSet, Score, Votes, disagreements, order, re
 from kdmodels.examples import examples
 from kdmodels.figures import overlay
 from kdmodels.images import ImageError, read_image
-from kdmodels.page.batch_tab import change_task
+from kdmodels.page.batch_tab import REDRAW, change_task, unpacking_folder
 from kdmodels.page.compare_tab import QUICK, WORK
 from kdmodels.page.heatmaps import heatmaps
 from kdmodels.page.pairs import ROLES, offered, pair, teacher_choices
@@ -32,7 +34,10 @@ LESSON_TURNS = Turns()
 
 @dataclass
 class Lesson:
-    """A round of cases in one tab. said: (teacher, student) class ids by case name."""
+    """A round of cases in one tab.
+
+    said: (teacher, student) class ids by case name. folder: where the images are kept meanwhile.
+    """
 
     task: Task
     teacher: str
@@ -42,6 +47,7 @@ class Lesson:
     votes: Votes | None = None
     score: Score = field(default_factory=Score)
     said: dict[str, tuple[str, str]] = field(default_factory=dict)
+    folder: TemporaryDirectory | None = None
 
     @property
     def case(self) -> Case:
@@ -75,16 +81,17 @@ def start(request: gr.Request, uploads, task_id: str, teacher: str, only_differ:
     tab = request.session_hash
     turn = LESSON_TURNS.take(tab)
     task = get_task(task_id)
+    place = None
     try:
         if uploads:
-            folder = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))
-            found = read_cases([Path(u) for u in uploads], task, folder)
+            place = unpacking_folder()
+            found = read_cases(_kept(uploads, Path(place.name)), task, Path(place.name))
         else:
             found = example_cases(task)
         cases = order(found.cases, random.SystemRandom().randrange(2**32))
         problems = list(found.problems)
-        lesson = Lesson(task, teacher, cases)
-        usable = []
+        lesson = Lesson(task, teacher, cases, folder=place)
+        usable, shown = [], time.perf_counter()
         for number, case in enumerate(cases):
             LESSON_TURNS.check(turn)
             try:
@@ -92,8 +99,10 @@ def start(request: gr.Request, uploads, task_id: str, teacher: str, only_differ:
                 usable.append(case)
             except ImageError as error:
                 problems.append(f"{case.name}: {error}")
-            if only_differ:
-                note = f"Looking for disagreements: {number + 1} of {len(cases)} cases."
+            if time.perf_counter() - shown > REDRAW:
+                shown = time.perf_counter()
+                what = "Looking for disagreements" if only_differ else "Reading"
+                note = f"{what}: {number + 1} of {len(cases)} cases."
                 yield _blank(cards.message("note", note))
         cases = tuple(usable)
         if only_differ:
@@ -107,15 +116,32 @@ def start(request: gr.Request, uploads, task_id: str, teacher: str, only_differ:
             yield _blank(told)
             return
         lesson.cases, lesson.votes = cases, Votes.none(task)
+        shown_first = _shown(lesson, told)
+        LESSON_TURNS.check(turn)
+        _forget(tab)
         LESSONS[tab] = lesson
-        LESSONS.move_to_end(tab)
         while len(LESSONS) > MOST:
-            LESSONS.popitem(last=False)
-        yield _shown(lesson, told)
+            _forget(next(iter(LESSONS)))
+        yield shown_first
     except Superseded:
         yield [gr.skip()] * len(_blank(""))
     except (*TROUBLE, ArchiveError) as error:
         yield _blank(cards.message("error", str(error)))
+
+
+def _kept(uploads: list[str], folder: Path) -> list[Path]:
+    """Copies of the uploads, which would be removed after an hour; a lesson may last longer."""
+    kept = []
+    for number, upload in enumerate(map(Path, uploads)):
+        copy = folder / f"upload-{number}" / upload.name
+        copy.parent.mkdir()
+        kept.append(Path(shutil.copyfile(upload, copy)))
+    return kept
+
+
+def _forget(tab: str | None) -> None:
+    if (old := LESSONS.pop(tab, None)) and old.folder:
+        old.folder.cleanup()
 
 
 def _listed(problems: list[str]) -> str:
@@ -207,6 +233,7 @@ def reveal(request: gr.Request, choice: str | None):
             label = f"{role.capitalize()}: {_name(lesson.task, classes[role])}"
             shown = skip.copy()
             shown[2 + ROLES.index(role)] = gr.Image(overlay(pixels, step.heatmap), label=label)
+            LESSON_TURNS.check(turn)
             yield shown
     except Superseded:
         yield skip
@@ -230,14 +257,20 @@ def go_on(request: gr.Request):
     if lesson is None or lesson.number + 1 >= len(lesson.cases):
         return [gr.skip()] * len(_blank(""))
     LESSON_TURNS.take(request.session_hash)
+    now = lesson.number, lesson.revealed, lesson.votes
     lesson.number, lesson.revealed = lesson.number + 1, False
     lesson.votes = Votes.none(lesson.task)
-    return _shown(lesson, gr.skip())
+    try:
+        return _shown(lesson, gr.skip())
+    except TROUBLE as error:
+        lesson.number, lesson.revealed, lesson.votes = now
+        told = cards.message("error", str(error))
+        return [told, *[gr.skip()] * (len(_blank("")) - 1)]
 
 
 def leave(request: gr.Request) -> None:
     LESSON_TURNS.leave(request.session_hash)
-    LESSONS.pop(request.session_hash, None)
+    _forget(request.session_hash)
 
 
 def build() -> None:

@@ -150,6 +150,20 @@ def test_the_three_exports_are_what_their_names_say(compared):
     assert b"film.png" not in b"".join(files.values())
 
 
+def test_an_earlier_export_is_not_downloaded_beside_another_image(compared):
+    tab(compared, "Export")
+    with compared.expect_download(timeout=60_000):
+        compared.click("#export-json")
+    upload(compared, "other.png", encoded(chest_phantom(410, 450, 2), "PNG"), "image/png")
+    compared.wait_for_selector("#message :text('410 × 450 px')", timeout=30_000)
+    downloads = []
+    compared.on("download", downloads.append)
+    compared.click("#export-json")
+    compared.wait_for_selector("#export-message :text('compare first')", timeout=10_000)
+    compared.wait_for_timeout(1_500)
+    assert downloads == []
+
+
 def test_exporting_nothing_says_so(page):
     tab(page, "Export")
     page.click("#export-json")

@@ -40,7 +40,9 @@ def test_the_mean_leaves_flat_maps_out_and_its_interval_is_over_groups():
     assert pairs[0].tolist() == pytest.approx([1, 1]) and np.isnan(pairs[2]).all()
     assert pairs[1, 0] == pytest.approx(pearson(ramp, ramp.T))
     found = mean_of(np.array([0.0, 1.0, np.nan]), ["a", "b", "c"])
-    assert found == {"value": 0.5, "ci95": [0.0, 1.0]}
+    assert found == {"value": 0.5, "ci95": [0.0, 1.0], "images": 2}
+    nothing = {"value": None, "ci95": [None, None], "images": 0}
+    assert mean_of(np.array([np.nan]), ["a"]) == nothing
     many = np.array([0.2, 0.4] * 50)
     wide = mean_of(many, ["a", "b"] * 50)["ci95"]
     narrow = mean_of(many, [str(i) for i in range(100)])["ci95"]

@@ -53,11 +53,16 @@ def test_the_shares_are_those_of_each_models_own_heat():
 def test_a_mask_stays_with_its_file():
     studies = Studies()
     studies.put("tab", Study(None, "cxr", "vgg19", None, 1.0))
-    studies.put_mask("tab", np.ones((2, 2), bool))
+    studies.put_source("tab", "one.png")
+    studies.put_mask("tab", np.ones((2, 2), bool), "another.png")  # read for another file
+    assert studies.get("tab").inside is None
+    studies.put_mask("tab", np.ones((2, 2), bool), "one.png")
     assert studies.get("tab").inside is not None
     studies.drop("tab")  # another teacher
     assert studies.mask("tab") is not None
     studies.put_source("tab", "another.png")
     assert studies.mask("tab") is None
+    studies.drop_source("tab")
+    assert studies.source("tab") is None
     studies.put_mask(None, np.ones((2, 2), bool))
     assert studies.mask(None) is None
