@@ -38,7 +38,7 @@ test: $(STAMP_DEV) browser ## set up on first use, then lint, format check and a
 	@failed=; \
 	echo 'ruff check .'; $(PY) -m ruff check . || failed="$$failed ruff-check"; \
 	echo 'ruff format --check .'; $(PY) -m ruff format --check . || failed="$$failed ruff-format"; \
-	echo 'pytest $(ARGS)'; $(PY) -m pytest $(ARGS) || failed="$$failed pytest"; \
+	echo 'pytest $(ARGS)'; $(PY) -m tests.run $(ARGS) || failed="$$failed pytest"; \
 	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
 
 lint: $(STAMP_DEV) ## look for mistakes and layout that differs, changing nothing

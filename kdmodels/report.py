@@ -153,7 +153,7 @@ def to_json(comparison: Comparison) -> str:
     disclaimer, app_version, made_at (ISO 8601 with zone), verdict (one sentence): texts.
     task: id, name, classes (id and name, in the order of the logits).
     image: width, height in pixels.
-    settings: colours, opacity, threshold, temperature.
+    settings: colours, opacity, threshold, temperature, inverted.
     agreement: name -> number, null where it is not defined.
     heatmap_method: the variant of Score-CAM.
     teacher, student: model (id), name, checkpoint_sha256, answer (class id), probabilities (class

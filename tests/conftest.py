@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,25 +27,33 @@ TINY_CHANNELS = {"vgg19": 8, "visformer_s": 10, "autoformerv2_t": 12, "ofa_595":
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a test marked `alone` in a fresh process, as a command of the user's would be.
+    """Run the tests marked `alone` in a fresh process, as a command of the user's would be.
 
-    Worker processes are forks, and this process has by then the threads of many libraries.
+    Worker processes are forks, and this process has by then the threads of many libraries. The
+    first of these tests runs them all there; the others look up how they ended.
     """
     if pyfuncitem.get_closest_marker("alone") is None or ALONE in os.environ:
         return None
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", pyfuncitem.nodeid]
-    done = subprocess.run(
+    items = [i for i in pyfuncitem.session.items if i.get_closest_marker("alone")]
+    output = _run_alone(tuple(item.nodeid for item in items))
+    if f"PASSED {pyfuncitem.nodeid}\n" not in output:
+        pytest.fail(f"in a process of its own:\n{output}", pytrace=False)
+    return True
+
+
+@cache
+def _run_alone(nodeids: tuple[str, ...]) -> str:
+    """What pytest prints, with a line for each test that has passed."""
+    command = [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *nodeids]
+    return subprocess.run(
         command,
         cwd=REPOSITORY,
         env=os.environ | {ALONE: "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
-    )
-    if done.returncode:
-        pytest.fail(f"ended with {done.returncode}:\n{done.stdout}", pytrace=False)
-    return True
+        timeout=290,
+    ).stdout
 
 
 class TinyNet(nn.Module):

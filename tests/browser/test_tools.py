@@ -157,7 +157,7 @@ def test_an_earlier_export_is_not_downloaded_beside_another_image(compared):
     upload(compared, "other.png", encoded(chest_phantom(410, 450, 2), "PNG"), "image/png")
     compared.wait_for_selector("#message :text('410 × 450 px')", timeout=30_000)
     downloads = []
-    compared.on("download", downloads.append)
+    compared.on("download", lambda download: downloads.append(download))
     compared.click("#export-json")
     compared.wait_for_selector("#export-message :text('compare first')", timeout=10_000)
     compared.wait_for_timeout(1_500)

@@ -55,6 +55,7 @@ def test_the_json_holds_what_was_said_and_measured(comparison):
         "opacity": 0.8,
         "threshold": 0.25,
         "temperature": 4.0,
+        "inverted": False,
     }
     assert content["agreement"] == {"correlation": 0.5, "overlap": None}
     assert content["heatmap_method"] == VARIANT

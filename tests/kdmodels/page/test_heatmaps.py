@@ -22,10 +22,6 @@ def models(make_classifier):
     return found
 
 
-def workers() -> set[threading.Thread]:
-    return {t for t in threading.enumerate() if t.daemon and "work" in t.name}
-
-
 def gone(thread: threading.Thread) -> bool:
     thread.join(20)
     return not thread.is_alive()
@@ -51,10 +47,10 @@ def test_without_exact_it_ends_at_settled_maps(models, photo, monkeypatch):
 
 
 def test_where_many_wait_only_the_latest_is_handed_on(models, photo):
+    started = set(threading.enumerate())
     found = heatmaps(models, photo, WANTED, True, lambda: None)
     first = next(found)
-    before = workers()
-    assert all(gone(t) for t in before)  # all the work is done meanwhile
+    assert all(gone(t) for t in set(threading.enumerate()) - started)  # all the work is done
     rest = list(found)
     assert first[0] == "student" and len(rest) <= 2
     assert {role: step.exact for role, step in rest} == dict.fromkeys(dict(rest), True)
