@@ -321,11 +321,14 @@ def audit_task(manifest: Manifest, write: bool = False, runs: Sequence[Path] = (
         found = audit_classifier(Classifier.load(index, row), films)
         about = {"name": row.name, "role": row.spec.role, "sha256": row.sha256}
         audit["models"][row.file] = about | found
-    for run, row in read_runs(runs, manifest.id, rows):
+    further = read_runs(runs, manifest.id, rows)
+    if further:
+        audit["notes"].append("Rows that name a seed are further runs, which are not stored.")
+    for run, row in further:
         log.info("%s, seed %d, not stored", row.name, row.seed)
         weights = run / "best.safetensors"
         found = audit_classifier(as_trained(row, load_file(weights)), films)
-        name = f"{row.name}, seed {row.seed}, not stored"
+        name = f"{row.name}, seed {row.seed}"
         about = {"name": name, "role": row.spec.role, "sha256": sha256_of(weights)}
         audit["models"][f"{row.stem}-seed{row.seed}"] = about | found
     audit["forest"] = audit_forest(manifest, films)

@@ -92,7 +92,10 @@ def audit_figure(audit: dict) -> Figure:
 
     audit: as `train.audit.audit_task` returns it, of one model or more.
     """
-    models = [(m["name"], m["role"], m["versions"], m["swaps"]) for m in audit["models"].values()]
+    models = [
+        (fill(m["name"], 24), m["role"], m["versions"], m["swaps"])
+        for m in audit["models"].values()
+    ]
     rows = list(models)
     if audit.get("forest"):
         rows.append(("Random forest", "forest", audit["forest"]["versions"], {}))
