@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 from torch import Tensor
 
@@ -239,6 +240,9 @@ def draw(rows: list[dict]) -> Figure:
         for axis, label in ((above, "share of the channels that are run"), (below, "seconds")):
             axis.axhline(TARGET, color="0.7", linewidth=0.8)
             axis.set(xscale="log", xlabel=label, ylim=(-0.05, 1.02))
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
         above.axvline(1 / 20, color="0.7", linewidth=0.8)
         above.set_title(f"{get_spec(model).paper_name}, {get_task(task).name.lower()}", fontsize=10)
     for row in axes:
