@@ -8,7 +8,6 @@ teacher sees each batch anew in float32. All run in turn within one process; med
 """
 
 import argparse
-import csv
 import statistics
 import tempfile
 import time
@@ -22,7 +21,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from kdmodels.machine import describe_machine
+from kdmodels.machine import describe_machine, write_measured
 from kdmodels.preprocess import normalise
 from kdmodels.tasks import get_task
 from kdmodels.zoo import TEACHERS, build_model, get_spec
@@ -121,12 +120,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows += measure(Path(folder), teacher_id, args)
     if args.csv:
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        with args.csv.open("w", newline="", encoding="utf-8") as file:
-            file.write(f"# {describe_machine()}, {torch.get_num_threads()} threads\n")
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        about = f"{describe_machine()}, {torch.get_num_threads()} threads"
+        write_measured(args.csv, rows, about)
 
 
 def measure(folder: Path, teacher_id: str, args: argparse.Namespace) -> list[dict]:

@@ -13,7 +13,6 @@ map grows with the channels that are run, for published orders of the channels a
 
 import argparse
 import contextlib
-import csv
 import io
 import os
 import statistics
@@ -34,7 +33,7 @@ from kdmodels.checkpoints import CheckpointError, Index
 from kdmodels.engine import EngineError
 from kdmodels.engine_base import default_threads
 from kdmodels.images import read_image
-from kdmodels.machine import describe_machine
+from kdmodels.machine import describe_machine, write_measured
 from kdmodels.predict import Classifier
 from kdmodels.scorecam import explain, explain_progressively
 from kdmodels.tasks import TASKS
@@ -175,15 +174,8 @@ def summary(rows: list[dict]) -> Iterator[str]:
         )
 
 
-def write(file: Path, rows: list[dict]) -> None:
-    """A CSV file that begins with a comment on the machine."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as handle:
-        handle.write(f"# {describe_machine()}, {torch.get_num_threads()} threads\n")
-        writer = csv.DictWriter(handle, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
+def about() -> str:
+    return f"{describe_machine()}, {torch.get_num_threads()} threads"
 
 
 def arguments() -> argparse.Namespace:
@@ -227,13 +219,12 @@ def main() -> int:
                 for row in compare(classifier, images, args.grad_cam_images):
                     own.append(row)
                     if args.csv:
-                        write(args.csv, rows + own)
+                        write_measured(args.csv, rows + own, about())
                 print(*summary(own), sep="\n", flush=True)
                 rows += own
         if args.curve:
-            write(
-                args.curve.with_suffix(".csv"), draw_curves(curves, args.curve.with_suffix(".png"))
-            )
+            curve = draw_curves(curves, args.curve.with_suffix(".png"))
+            write_measured(args.curve.with_suffix(".csv"), curve, about())
     except (CheckpointError, DataError, EngineError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -9,7 +9,6 @@ so for all. Tables show the median of the rounds. Inputs are noise of the size t
 takes: decoding and preprocessing are not in these times.
 """
 
-import csv
 import os
 import statistics
 import sys
@@ -29,7 +28,7 @@ from kdmodels.checkpoints import Checkpoint, CheckpointError, Index
 from kdmodels.engine_base import Engine, EngineError, Precision, default_threads
 from kdmodels.engine_openvino import OpenVINOEngine, gist, import_openvino, native_precision
 from kdmodels.engine_torch import TorchEngine
-from kdmodels.machine import describe_machine
+from kdmodels.machine import describe_machine, write_measured
 from kdmodels.predict import measure
 from kdmodels.zoo import STUDENTS, TEACHERS, get_spec
 
@@ -323,16 +322,6 @@ def ratios(rows: list[dict]) -> Iterator[str]:
             )
 
 
-def write(file: Path, rows: list[dict], about: str) -> None:
-    """A CSV file of all rounds that begins with a comment on the machine."""
-    with file.open("w", newline="", encoding="utf-8") as handle:
-        handle.write(f"# {about}\n")
-        writer = csv.DictWriter(handle, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
-
-
 # --- command ---------------------------------------------------------------------------------
 
 
@@ -372,7 +361,7 @@ def run(args: Namespace) -> int:
                 continue
             print(f"{what}: {rows[-1]['latency_ms']:.2f} ms", flush=True)
             if args.csv:
-                write(args.csv, rows, about)
+                write_measured(args.csv, rows, about)
     if rows:
         print("", *table(merged(rows), args.batch), sep="\n")
         print("", *ratios(merged(rows)), sep="\n")

@@ -1,5 +1,6 @@
-"""What machine this is, in one line, for tables of measured times."""
+"""What machine this is, in one line, and tables of measured times that begin with it."""
 
+import csv
 import os
 import platform
 from pathlib import Path
@@ -23,3 +24,14 @@ def describe_machine() -> str:
         f"{cpu_name()}, {cores} cores, {platform.system()} {platform.machine()}, "
         f"Python {platform.python_version()}, torch {torch.__version__}"
     )
+
+
+def write_measured(file: Path, rows: list[dict], about: str) -> None:
+    """A CSV file that begins with a comment on the machine. Makes its folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as handle:
+        handle.write(f"# {about}\n")
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})

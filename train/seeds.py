@@ -71,7 +71,8 @@ def measure_runs(
 
     - `seeds`: by stem a list of {seed, accuracy, macro_f1, sha256 of best.safetensors};
     - `distillation_over_seeds`: by stem of each distilled student that shares two seeds or more
-      with the control (one, if it is not stored), the mean difference with its interval (see `compare`), the difference of
+      with the control (one, if it is not stored), the mean difference with its interval (see
+      `compare`), the difference of
       each seed, and the stored files that it rests on.
     """
     samples, task = manifest.split("test"), manifest.task

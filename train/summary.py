@@ -153,7 +153,8 @@ def _distillation(rows: list[Checkpoint], results: dict) -> list[str]:
         if change[key]["ci95"][0] > 0 or change[key]["ci95"][1] < 0
     ]
     return [
-        "What distillation changes, in percentage points against the same recipe on labels only: "
+        "What distillation changes, or another variant of the recipe, in percentage points against the "
+        "student on labels only: "
         "the mean over the seeds, with its paired 95% bootstrap interval over groups, which covers "
         "the choice of test images; the single seeds show the chance of training.",
         "",

@@ -11,8 +11,9 @@ import gradio as gr
 from kdmodels import batch, cards
 from kdmodels.archives import MAX_FILES, ArchiveError, Found, gather
 from kdmodels.page import comparing
-from kdmodels.page.compare_tab import QUICK, WORK, CompareTab, choices_of
-from kdmodels.page.pairs import offered, pair, teacher_choices
+from kdmodels.page.compare_tab import CompareTab, choices_of
+from kdmodels.page.pairs import pair
+from kdmodels.page.parts import REDRAW, WORK, model_choice, unpacking_folder
 from kdmodels.page.results import TROUBLE
 from kdmodels.page.studies import MOST
 from kdmodels.tasks import Task, get_task
@@ -30,7 +31,6 @@ HEADINGS = [
     "Problem",
 ]
 KINDS = ["str", "str", "number", "str", "number", "str", "number", "number", "str"]
-REDRAW = 0.5  # s, between two states of the growing table
 
 RUNS = Turns()
 
@@ -113,11 +113,6 @@ def run(request: gr.Request, uploads: list[str] | None, task_id: str, teacher: s
         yield [], cards.message("error", str(error)), gr.DownloadButton(visible=False)
 
 
-def unpacking_folder() -> TemporaryDirectory:
-    """A folder for what a zip holds; it goes when nobody holds it any more."""
-    return TemporaryDirectory(dir=gr.utils.get_upload_folder(), ignore_cleanup_errors=True)
-
-
 def _remember(tab: str, found: Batch) -> None:
     _forget(tab)
     BATCHES[tab] = found
@@ -151,11 +146,6 @@ def open_case(request: gr.Request, event: gr.SelectData):
     return [gr.Tabs(selected="compare"), found.task, *chosen, *shown]
 
 
-def change_task(task_id: str) -> gr.Radio:
-    choices = teacher_choices(get_task(task_id))
-    return gr.Radio(choices, value=choices[0][1])
-
-
 def leave(request: gr.Request) -> None:
     RUNS.leave(request.session_hash)
     _forget(request.session_hash)
@@ -163,7 +153,6 @@ def leave(request: gr.Request) -> None:
 
 def build(pages: gr.Tabs, compare: CompareTab) -> None:
     """Lay the tab out and wire its events."""
-    first = offered()[0]
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             files = gr.File(
@@ -173,15 +162,7 @@ def build(pages: gr.Tabs, compare: CompareTab) -> None:
                 height=160,
             )
         with gr.Column(scale=3, min_width=300):
-            task = gr.Radio(
-                [(t.name, t.id) for t in offered()],
-                value=first.id,
-                label="Modality",
-                elem_id="batch-task",
-            )
-            teacher = gr.Radio(
-                teacher_choices(first), value=teacher_choices(first)[0][1], label="Teacher"
-            )
+            task, teacher = model_choice("batch-task")
             button = gr.Button("Compare all", variant="primary", elem_id="batch-run")
     state = gr.HTML(elem_id="batch-state", padding=False)
     table = gr.Dataframe(
@@ -195,7 +176,6 @@ def build(pages: gr.Tabs, compare: CompareTab) -> None:
         label="Click a row to open its image; click a heading to sort.",
     )
     csv = gr.DownloadButton("CSV", visible=False, elem_id="batch-csv", size="sm")
-    task.input(change_task, task, teacher, **QUICK)
     button.click(run, [files, task, teacher], [table, state, csv], **WORK)
     _, main_task, main_teacher = compare.chosen
     chosen = [main_task, main_teacher, compare.evidence, compare.gallery, compare.mask]

@@ -10,23 +10,12 @@ from kdmodels.figures import COLOURS
 from kdmodels.page import comparing, erasing, exporting, masks
 from kdmodels.page.comparing import OWN_ANSWER
 from kdmodels.page.looks import DIFFERENCE, SIDE, SLIDER, SLIDER_PAIRS, Look
-from kdmodels.page.pairs import index, offered, teacher_choices
+from kdmodels.page.pairs import ROLES, index, offered, teacher_choices
+from kdmodels.page.parts import QUICK, READING, WORK, film
 from kdmodels.page.results import HINT, WAITING, Results, map_label
 from kdmodels.tasks import Task, get_task
 
 MASKED = "cxr"  # the task of which lung masks are common
-QUICK = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
-# Several at a time, so that a new request can start and thereby end its tab's old one; the
-# computing itself is one after the other (kdmodels.predict.COMPUTE).
-WORK = {
-    "show_progress": "hidden",
-    "trigger_mode": "multiple",
-    "concurrency_limit": 16,
-    "api_visibility": "private",
-}
-
-
-READING = WORK | {"show_progress": "minimal"}  # of a file, which may take long
 
 
 class Chosen(NamedTuple):
@@ -89,17 +78,6 @@ def _image_input() -> gr.Image:
     )
     component.preprocess = lambda payload: payload.path if payload else None
     return component
-
-
-def _map(role: str) -> gr.Image:
-    return gr.Image(
-        label=map_label(role),
-        interactive=False,
-        buttons=["download", "fullscreen"],
-        elem_id=f"{role}-heatmap",
-        elem_classes="film",
-        height=380,
-    )
 
 
 class _Inputs(NamedTuple):
@@ -212,7 +190,9 @@ def build() -> CompareTab:
                     progress = gr.HTML(elem_id="progress", padding=False)
                     with gr.Tabs(elem_id="views"):
                         with gr.Tab("Side by side", id=SIDE) as side_tab, gr.Row():
-                            teacher_map, student_map = _map("teacher"), _map("student")
+                            teacher_map, student_map = (
+                                film(map_label(role), f"{role}-heatmap", 380) for role in ROLES
+                            )
                         with gr.Tab("Slider", id=SLIDER) as slider_tab:
                             pair = gr.Radio(
                                 list(SLIDER_PAIRS),
@@ -228,13 +208,10 @@ def build() -> CompareTab:
                                 buttons=["download", "fullscreen"],
                             )
                         with gr.Tab("Difference", id=DIFFERENCE) as difference_tab:
-                            difference = gr.Image(
-                                label="Orange: hotter for the teacher; purple: for the student",
-                                interactive=False,
-                                elem_id="difference",
-                                elem_classes="film",
-                                height=440,
-                                buttons=["download", "fullscreen"],
+                            difference = film(
+                                "Orange: hotter for the teacher; purple: for the student",
+                                "difference",
+                                440,
                             )
                     agreement = gr.HTML(elem_id="agreement", padding=False)
                     gr.HTML(

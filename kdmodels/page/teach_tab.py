@@ -18,10 +18,9 @@ from kdmodels.cases import Case, CaseSet, Score, Votes, disagreements, order, re
 from kdmodels.examples import examples
 from kdmodels.figures import overlay
 from kdmodels.images import ImageError, read_image
-from kdmodels.page.batch_tab import REDRAW, change_task, unpacking_folder
-from kdmodels.page.compare_tab import QUICK, WORK
 from kdmodels.page.heatmaps import heatmaps
-from kdmodels.page.pairs import ROLES, offered, pair, teacher_choices
+from kdmodels.page.pairs import ROLES, pair
+from kdmodels.page.parts import QUICK, REDRAW, WORK, film, model_choice, unpacking_folder
 from kdmodels.page.results import TROUBLE
 from kdmodels.page.studies import MOST
 from kdmodels.predict import answer
@@ -275,18 +274,9 @@ def leave(request: gr.Request) -> None:
 
 def build() -> None:
     """Lay the tab out and wire its events."""
-    first = offered()[0]
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
-            task = gr.Radio(
-                [(t.name, t.id) for t in offered()],
-                value=first.id,
-                label="Modality",
-                elem_id="teach-task",
-            )
-            teacher = gr.Radio(
-                teacher_choices(first), value=teacher_choices(first)[0][1], label="Teacher"
-            )
+            task, teacher = model_choice("teach-task")
             files = gr.File(
                 label="Case set (none: the examples)",
                 file_count="multiple",
@@ -311,29 +301,11 @@ def build() -> None:
                     "Reveal", variant="primary", interactive=False, elem_id="teach-reveal"
                 )
                 more = gr.Button("Next case", interactive=False, elem_id="teach-next")
-            picture = gr.Image(
-                label="Case",
-                interactive=False,
-                elem_id="teach-case",
-                elem_classes="film",
-                buttons=["download", "fullscreen"],
-                height=420,
-            )
+            picture = film("Case", "teach-case", 420)
             with gr.Row():
-                maps = [
-                    gr.Image(
-                        label=role.capitalize(),
-                        interactive=False,
-                        elem_id=f"teach-{role}",
-                        elem_classes="film",
-                        buttons=["download", "fullscreen"],
-                        height=320,
-                    )
-                    for role in ROLES
-                ]
+                maps = [film(role.capitalize(), f"teach-{role}", 320) for role in ROLES]
     buttons = [more, voting, showing]
     case = [told, picture, question, choice, score, *maps, *buttons]
-    task.input(change_task, task, teacher, **QUICK)
     begin.click(start, [files, task, teacher, differ], case, **WORK)
     voting.click(vote, choice, [question, choice], **QUICK)
     showing.click(reveal, choice, [question, score, *maps, *buttons], **WORK)

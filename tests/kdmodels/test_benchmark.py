@@ -31,12 +31,11 @@ from kdmodels.benchmark import (
 )
 from kdmodels.checkpoints import CheckpointError, Index
 from kdmodels.engine_base import EngineError
-from kdmodels.engine_openvino import import_openvino, native_precision
 from kdmodels.zoo import build_model
 from tests.conftest import unstored
+from tests.kdmodels.engines import HAS_BF16
 
 ROOT = Path(__file__).parents[2]
-HAS_BF16 = native_precision(import_openvino().Core()) == "bf16"
 SUITABLE = [name for name in CHOICES if name != "openvino-bf16" or HAS_BF16]
 
 

@@ -13,21 +13,15 @@ import torch
 
 from kdmodels.engine import EngineError, open_engine
 from kdmodels.engine_base import BATCH, default_threads
-from kdmodels.engine_openvino import import_openvino, native_precision
 from kdmodels.engine_torch import TorchEngine
 from kdmodels.zoo import MODELS, build_model
+from tests.kdmodels.engines import needs_bf16
 
 ROOT = Path(__file__).parents[2]
 REAL = dict(MODELS)  # before a fixture puts tiny networks there
 SIDE = 64
 COUNTS = (1, 5, BATCH)  # alone; in a padded batch; in a full one
-HAS_BF16 = native_precision(import_openvino().Core()) == "bf16"
-needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16 arithmetic")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("KD_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def images(count: int, side: int = SIDE, seed: int = 0) -> torch.Tensor:

@@ -15,33 +15,11 @@ import pytest
 import torch
 
 from kdmodels.engine import open_engine
-from kdmodels.engine_openvino import import_openvino, native_precision
-from kdmodels.engine_torch import TorchEngine
+from kdmodels.engine_openvino import import_openvino
+from tests.kdmodels.engines import needs_bf16, same
 
 ROOT = Path(__file__).parents[2]
-HAS_BF16 = native_precision(import_openvino().Core()) == "bf16"
-needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16 arithmetic")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("KD_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def parts(make_classifier):
-    """(module, its row of the model table, eight images and five, what torch says of them all)."""
-    classifier = make_classifier("vgg19")
-    batch = torch.randn(13, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    wanted = TorchEngine(classifier.model, classifier.spec)(batch, features=True)
-    return classifier.model, classifier.spec, batch, wanted
-
-
-def same(found, wanted) -> bool:
-    return torch.allclose(found.logits, wanted.logits, rtol=1e-4, atol=1e-4) and torch.allclose(
-        found.features, wanted.features, rtol=1e-4, atol=1e-4
-    )
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 # --- OpenVINO missing or failing -------------------------------------------------------------

@@ -15,28 +15,10 @@ from kdmodels.engine import open_engine
 from kdmodels.engine_base import BATCH, EngineError, MemoryShortage
 from kdmodels.engine_openvino import OpenVINOEngine, import_openvino
 from kdmodels.engine_torch import TorchEngine
+from tests.kdmodels.engines import same
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("KD_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def parts(make_classifier):
-    """(module, its row of the model table, eight images and five, what torch says of them all)."""
-    classifier = make_classifier("vgg19")
-    batch = torch.randn(13, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    wanted = TorchEngine(classifier.model, classifier.spec)(batch, features=True)
-    return classifier.model, classifier.spec, batch, wanted
-
-
-def same(found, wanted) -> bool:
-    return torch.allclose(found.logits, wanted.logits, rtol=1e-4, atol=1e-4) and torch.allclose(
-        found.features, wanted.features, rtol=1e-4, atol=1e-4
-    )
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def exhaust_torch():

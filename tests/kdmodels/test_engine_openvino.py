@@ -18,12 +18,12 @@ from kdmodels.engine_openvino import (
     convert,
     gist,
     import_openvino,
-    native_precision,
 )
 from kdmodels.engine_torch import TorchEngine
 from kdmodels.images import read_image
 from kdmodels.predict import Classifier
 from kdmodels.zoo import MODELS, build_model, count_macs, count_parameters
+from tests.kdmodels.engines import HAS_BF16, needs_bf16
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -31,14 +31,7 @@ from phantom import chest_phantom  # noqa: E402
 
 REAL = dict(MODELS)
 SIDE = 64
-HAS_BF16 = native_precision(import_openvino().Core()) == "bf16"
-needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16 arithmetic")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("KD_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def images(count: int, side: int = SIDE) -> torch.Tensor:
