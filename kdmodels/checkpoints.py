@@ -41,7 +41,7 @@ class Checkpoint:
     """One row of the index.
 
     teacher: id of the teacher it was distilled from (several joined by "+"); None for teachers and
-        for the control. variant: name of the objective, where it is not the usual one.
+        for the control. variant: what sets its recipe apart from the usual one, such as `attention`.
     classes: class ids in logit order. bytes: file size. storage: see `kdmodels.codecs`.
     recipe: recipe file in the repository. data: `Manifest.id` of the training data.
     input_size: side in px of the images it was finished on; None: the model's own input size.
@@ -77,7 +77,7 @@ class Checkpoint:
         """Human-readable: `OFA-595 (from Visformer-S)`."""
         paper_name = get_spec(self.model).paper_name
         if get_spec(self.model).role == "teacher":
-            return paper_name
+            return f"{paper_name} ({self.variant})" if self.variant else paper_name
         if self.teacher is None:
             origin = "labels only"
         elif "+" in self.teacher:

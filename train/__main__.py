@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from train.datasets import Manifest
 
 RUNS_HELP = "run folders of stored recipes with further seeds, or of recipes that are not stored"
+GUIDE_HELP = (
+    "safetensors file of ImageNet's mobilenetv2_100, for recipes that start from its features "
+    "(default: timm's own, from the Hub)"
+)
 DATA_HELP = "data folder, or URL of a folder of shards (default: $KD_DATA, else ../shared/data)"
 
 
@@ -46,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     teacher = commands.add_parser("teacher", help="train a teacher on labels")
     teacher.add_argument("--model", choices=TEACHERS, required=True)
     _add_run_options(teacher)
+    teacher.add_argument("--guide", type=Path, help=GUIDE_HELP)
 
     student = commands.add_parser("student", help="train the student on labels only (the control)")
     student.add_argument("--model", choices=STUDENTS, default=STUDENTS[0])
@@ -161,6 +166,7 @@ def run_training(args: argparse.Namespace) -> None:
     import torch
 
     from train.datasets import open_manifest
+    from train.guides import Guide
     from train.loop import Trainer
     from train.precision import choose_precision
     from train.processes import main_first, start_processes
@@ -190,7 +196,10 @@ def run_training(args: argparse.Namespace) -> None:
     with main_first(accelerator):  # what it finds out is kept for the others
         manifest = open_manifest(recipe.task, args.data or default_data())
     teachers = load_teachers(recipe, Index.read(), args.precision) if recipe.teacher else ()
+    guide = Guide.load(args.guide) if recipe.guided else None
     settings = {"precision": precision, "compile": args.compile, "max_steps": args.max_steps}
+    if guide:
+        settings["guide"] = guide.sha256
     if manifest.skipped:
         settings["skipped"] = [sample.path.name for sample in manifest.skipped]
     with main_first(accelerator):
@@ -212,7 +221,7 @@ def run_training(args: argparse.Namespace) -> None:
             logging.getLogger("train").info(note)
         Trainer(
             recipe, manifest, folder, accelerator, teachers,
-            workers=args.workers, max_steps=args.max_steps, compiled=args.compile,
+            workers=args.workers, max_steps=args.max_steps, compiled=args.compile, guide=guide,
         ).fit()  # fmt: skip
     finally:
         logging.getLogger("train").removeHandler(handler)

@@ -1,8 +1,9 @@
 """The one training loop, on Accelerate: teachers, students on labels, and distilled students."""
 
 import logging
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -22,6 +23,7 @@ from kdmodels.preprocess import normalise
 from kdmodels.tasks import get_task
 from kdmodels.zoo import build_model, get_spec, load_fitted
 from train.datasets import DataError, Manifest
+from train.guides import Guide, GuideFeatures
 from train.objectives import Answers, Objective, build_objective
 from train.recipes import Phase, Recipe, RecipeError
 from train.runs import RunFolder, RunState
@@ -65,10 +67,16 @@ def score(logits: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
+def explained(outputs: Tensor, features: Tensor) -> float:
+    """Share of the variance of standardised (N, D) features that (N, D) outputs give back."""
+    return 1 - nn.functional.mse_loss(outputs, features).item()
+
+
 class Trainer:
     """Runs a recipe on a manifest into a run folder; `fit` resumes where the folder left off.
 
     max_steps: stop each epoch after that many steps (for smoke tests); None runs it whole.
+    guide: for recipes that are guided (see `train.guides`).
     compiled: run the network through torch.compile (on a CPU it pays for OFA-595, after minutes
         of compilation for each image size; dropout then draws other masks).
     """
@@ -83,6 +91,7 @@ class Trainer:
         workers: int = 0,
         max_steps: int | None = None,
         compiled: bool = False,
+        guide: Guide | None = None,
     ) -> None:
         self.recipe, self.manifest, self.folder = recipe, manifest, folder
         self.accelerator, self.workers, self.max_steps = accelerator, workers, max_steps
@@ -91,6 +100,8 @@ class Trainer:
         self.objective: Objective = build_objective(recipe.objective, **recipe.objective_settings)
         if not self.objective.takes(len(teachers)):
             raise ValueError(f"The objective '{recipe.objective}' and the teachers do not fit.")
+        if recipe.guided and guide is None:
+            raise ValueError(f"The recipe '{recipe.name}' needs a guide.")
         if compiled and self.objective.needs_maps:
             raise RecipeError(f"The objective '{recipe.objective}' cannot run under --compile.")
         self.teachers = tuple(teachers)
@@ -102,6 +113,7 @@ class Trainer:
         swapped = recipe.swap_surroundings
         self.surroundings = Surroundings(self.store, swapped).draw if swapped else None
         self.targets = self._cached_targets()
+        self.features = self._guide_features(guide) if recipe.guided else None
         self.mixup = (
             v2.MixUp(alpha=recipe.mixup, num_classes=self.task.num_classes)
             if recipe.mixup
@@ -122,6 +134,13 @@ class Trainer:
                 targets.append(teacher_targets(teacher, views, number, folder, device))
         return tuple(targets)
 
+    def _guide_features(self, guide: Guide) -> GuideFeatures:
+        recipe = self.recipe
+        views = TrainViews(self.store, guide.size, recipe.seed, recipe.phases[0].augmentation)
+        folder, device = self.folder.path.parent / "targets", self.accelerator.device
+        with self.accelerator.main_process_first():
+            return GuideFeatures(guide, views, recipe.views, folder, device)
+
     def fit(self) -> RunState:
         """Train to the end of the last phase (or patience) and return the final state."""
         state = self.folder.load_state() or RunState()
@@ -140,11 +159,14 @@ class Trainer:
     def _build(self, phase: Phase, state: RunState):
         """Model, averaged model and optimizer of a phase, restored from the state where it fits."""
         set_seed(seed_of(self.recipe.seed, "init") % 2**32)
-        model = build_model(
-            self.spec.id, self.task.num_classes, phase.size, pretrained=self.recipe.pretrained
-        )
+        outputs = self.features.width if phase.objective else self.task.num_classes
+        model = build_model(self.spec.id, outputs, phase.size, pretrained=self.recipe.pretrained)
         if state.ema and not state.optimizer:  # a new phase starts from the averaged weights
-            load_fitted(self.spec.id, model, state.ema)
+            head = {
+                k: v for k, v in model.state_dict().items() if k.startswith(f"{self.spec.head}.")
+            }
+            kept = state.ema[f"{self.spec.head}.weight"].shape[0] == outputs
+            load_fitted(self.spec.id, model, state.ema if kept else state.ema | head)
         model = model.to(self.accelerator.device, memory_format=torch.channels_last)
         optimizer = create_optimizer_v2(
             model, opt="adamw", lr=phase.lr, weight_decay=self.recipe.weight_decay, fused=True
@@ -161,9 +183,8 @@ class Trainer:
         if number > state.phase:
             state.begin_phase(number)
         model, ema, optimizer = self._build(phase, state)
-        views = TrainViews(
-            self.store, phase.size, recipe.seed, phase.augmentation, self.surroundings
-        )
+        draw = None if phase.objective else self.surroundings  # the guide saw films as they are
+        views = TrainViews(self.store, phase.size, recipe.seed, phase.augmentation, draw)
         sampler = BalancedSampler(
             self.store.samples, recipe.seed, recipe.source_power, recipe.views
         )
@@ -181,7 +202,7 @@ class Trainer:
                 f"{len(views)} training images do not fill a batch of {recipe.batch_size}; "
                 "set a smaller batch_size in the recipe."
             )
-        val_loader = DataLoader(EvalViews(self.manifest.split("val"), self.task, phase.size), 32)
+        evaluate = self._evaluation(phase)
         model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
         network = torch.compile(model) if self.compiled else model
         steps = min(len(loader), phase.steps or len(loader), self.max_steps or len(loader))
@@ -204,9 +225,10 @@ class Trainer:
             started = time.perf_counter()
             loader.set_epoch(epoch)  # Accelerate's loader passes its own count to the sampler
             loss = self._train_epoch(
-                model, network, ema, optimizer, loader, scheduler, epoch, phase_epoch * steps, steps
-            )
-            metrics = self._evaluate(ema.module, val_loader)
+                model, network, ema, optimizer, loader, scheduler, epoch,
+                phase_epoch * steps, steps, phase,
+            )  # fmt: skip
+            metrics = evaluate(ema.module)
             row = {
                 "epoch": epoch,
                 "size": phase.size,
@@ -227,29 +249,55 @@ class Trainer:
             if accelerator.is_main_process:
                 self.folder.save_epoch(state, row)
             accelerator.wait_for_everyone()
+            found = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if not math.isnan(v))
             log.info(
-                "epoch %(epoch)d at %(size)d px: loss %(train_loss).4f, validation macro-F1 "
-                "%(val_macro_f1).4f, accuracy %(val_accuracy).4f, %(seconds).0f s",
-                row,
+                "epoch %d at %d px: loss %.4f, %s, %.0f s",
+                epoch,
+                phase.size,
+                loss,
+                found,
+                row["seconds"],
             )
         accelerator.free_memory()
 
-    def _evaluate(self, model: nn.Module, loader: DataLoader) -> dict[str, float]:
-        """Scores on the validation split, measured by the main process and told to all.
+    def _evaluation(self, phase: Phase) -> Callable[[nn.Module], dict[str, float]]:
+        """What scores a network on the validation split, by the main process, and tells it to all.
 
-        Each process has BatchNorm statistics of its own, and all must stop at the same epoch.
+        Each process has BatchNorm statistics of its own, and all must stop at the same epoch. Rows
+        of guided recipes also have `val_features`, the share of the guide's features that is given
+        back; what a phase cannot have is not a number.
         """
-        told: list[dict[str, float]] = [{}]
-        if self.accelerator.is_main_process:
-            with self.accelerator.autocast():
-                told = [score(*predict_logits(model, loader, self.spec.mean, self.spec.std))]
-        return broadcast_object_list(told)[0]
+        samples, mean, std = self.manifest.split("val"), self.spec.mean, self.spec.std
+        loader = DataLoader(EvalViews(samples, self.task, phase.size), 32)
+        nothing = dict.fromkeys(("val_accuracy", "val_macro_f1", "val_nll"), math.nan)
+        wanted = None
+        if phase.objective and self.accelerator.is_main_process:
+            images = EvalViews(samples, self.task, self.features.guide.size)
+            wanted = self.features.of_images(images)
+
+        def evaluate(model: nn.Module) -> dict[str, float]:
+            told: list[dict[str, float]] = [{}]
+            if self.accelerator.is_main_process:
+                with self.accelerator.autocast():
+                    outputs, labels = predict_logits(model, loader, mean, std)
+                if wanted is not None:
+                    told = [nothing | {"val_features": explained(outputs, wanted)}]
+                elif self.features:
+                    told = [score(outputs, labels) | {"val_features": math.nan}]
+                else:
+                    told = [score(outputs, labels)]
+            return broadcast_object_list(told)[0]
+
+        return evaluate
 
     def _train_epoch(
-        self, model, network, ema, optimizer, loader, scheduler, epoch, done, steps
+        self, model, network, ema, optimizer, loader, scheduler, epoch, done, steps, phase
     ) -> float:
         """One epoch; returns the mean loss over all processes."""
         accelerator, recipe = self.accelerator, self.recipe
+        objective, cached = self.objective, self.targets
+        if phase.objective:
+            objective, cached = build_objective(phase.objective), (self.features.targets,)
         bare = accelerator.unwrap_model(model)
         model.train()
         total = torch.zeros((), device=accelerator.device)
@@ -273,17 +321,17 @@ class Trainer:
             targets = nn.functional.one_hot(labels, self.task.num_classes).float()
             if self.mixup is not None:
                 images, targets = self.mixup(images.float(), labels)
-            if self.targets:
-                taught = [t.of(indices, views, accelerator.device) for t in self.targets]
+            if cached:
+                taught = [t.of(indices, views, accelerator.device) for t in cached]
             else:
                 taught = [teacher(images, labels) for teacher in self.teachers]
             images = normalise(images, self.spec.mean, self.spec.std)
-            tapping = tapped(bare, self.spec) if self.objective.needs_maps else nullcontext()
+            tapping = tapped(bare, self.spec) if objective.needs_maps else nullcontext()
             with tapping as tap, accelerator.autocast():
                 logits = network(images)
                 maps = maps_of(bare, self.spec, tap["features"], labels) if tap else None
             student = Answers(logits.float(), None if maps is None else maps.float())
-            loss = self.objective(student, targets, taught)
+            loss = objective(student, targets, taught)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()

@@ -165,6 +165,27 @@ class Attention(Hybrid):
         return loss + self.beta * apart.mean()
 
 
+class Features(Objective):
+    """Mean squared error between a network's outputs and the features of its guide.
+
+    FitNets' hint loss (Romero et al., ICLR 2015, equation 3) with the network's last linear layer
+    as the regressor. It takes no labels, and is for phases before those that do (see
+    `train.guides`); `Answers.logits` hold the features.
+    """
+
+    name = "features"
+    teachers = (1, 1)
+
+    def __call__(
+        self, student: Answers, targets: Tensor, teachers: Sequence[Answers] = ()
+    ) -> Tensor:
+        if not self.takes(len(teachers)):
+            raise ValueError(
+                f"The objective '{self.name}' cannot do with {len(teachers)} teachers."
+            )
+        return F.mse_loss(student.logits, teachers[0].logits)
+
+
 def mean_log_softmax(logits: Sequence[Tensor], temperature: float) -> Tensor:
     """Logarithm of the mean of softmax(z / temperature) over M tensors z of shape (N, K)."""
     softened = [F.log_softmax(z / temperature, dim=1) for z in logits]

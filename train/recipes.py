@@ -24,7 +24,8 @@ class Phase:
 
     lr: peak learning rate of AdamW; warmup: epochs of linear warm-up before the cosine decay;
     steps: steps in an epoch (None: as many as the training images fill);
-    augmentation: strength of the random views, 0 (flips alone) to 1 (see `train.views`).
+    augmentation: strength of the random views, 0 (flips alone) to 1 (see `train.views`);
+    objective: the recipe's (None), or `features`: learn the guide's features (see `train.guides`).
     """
 
     size: int
@@ -33,6 +34,7 @@ class Phase:
     warmup: float = 0.5
     steps: int | None = None
     augmentation: float = 1.0
+    objective: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,14 @@ class Recipe:
         return tuple(self.teacher.split("+")) if self.teacher else ()
 
     @property
+    def guided(self) -> bool:
+        """Whether it starts with the features of an ImageNet network (see `train.guides`)."""
+        return any(phase.objective for phase in self.phases)
+
+    @property
     def variant(self) -> str:
-        """What sets it apart from the usual recipe of its model and teachers; mostly nothing."""
-        parts = [self.objective] if self.objective != usual_objective(self.teacher) else []
-        parts += ["swapped"] if self.swap_surroundings else []
-        return "-".join(parts)
+        """What its name adds to that of the usual recipe of its model and teachers."""
+        return self.name.removeprefix(_stem(self.task, self.model, self.teacher)).lstrip("-")
 
 
 def usual_objective(teacher: str | None) -> str:
@@ -164,12 +169,27 @@ def read_recipe(path: str | Path, **overrides) -> Recipe:
         raise RecipeError(f"{path}: fixed views need the same augmentation in all phases.")
     if recipe.views and recipe.mixup:
         raise RecipeError(f"{path}: fixed views and mixup exclude each other; set mixup to 0.")
+    if {phase.objective for phase in recipe.phases} - {None, "features"}:
+        raise RecipeError(f"{path}: the objective of a phase must be 'features' or left out.")
+    if recipe.objective == "features" or recipe.phases[-1].objective:
+        raise RecipeError(f"{path}: 'features' learns no labels; it is for phases before the last.")
+    if recipe.guided and not recipe.views:
+        raise RecipeError(
+            f"{path}: the features of the guide are kept for a fixed number of views; set views."
+        )
     if recipe.swap_surroundings and recipe.teacher:
         raise RecipeError(
             f"{path}: a teacher sees films as they are; set swap_surroundings to 0, or leave the "
             "teacher out."
         )
     return recipe
+
+
+def _stem(task: str, model: str, teacher: str | None) -> str:
+    if get_spec(model).role == "teacher":
+        return f"{task}-{model}"
+    origin = f"from-{'all' if '+' in teacher else teacher}" if teacher else "labels"
+    return f"{task}-{model}-{origin}"
 
 
 def find_recipe(
@@ -180,9 +200,7 @@ def find_recipe(
     Several teachers make `-from-all`; a variant (see `Recipe.variant`) is added, but not the
     objective that is usual for its number of teachers (`labels`, `hybrid`, `multi_teacher`).
     """
-    name = f"{task}-{model}"
-    if get_spec(model).role == "student":
-        name += f"-from-{'all' if '+' in teacher else teacher}" if teacher else "-labels"
+    name = _stem(task, model, teacher)
     if variant not in (None, "", usual_objective(teacher)):
         name += f"-{variant}"
     return FOLDER / f"{name}.yaml"
@@ -196,4 +214,7 @@ def to_dict(recipe: Recipe) -> dict:
     found = dataclasses.asdict(recipe)
     if not recipe.swap_surroundings:
         del found["swap_surroundings"]
+    for phase in found["phases"]:
+        if phase["objective"] is None:
+            del phase["objective"]
     return found

@@ -11,44 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
 from torch.utils.data import DataLoader
 
-from train.datasets import DataError, Manifest
+from train.datasets import Manifest
 from train.evaluate import summarise
+from train.guides import MEAN, MODEL, SIZE, STD, load_imagenet
 from train.loop import predict_logits
 from train.views import EvalViews
 
 log = logging.getLogger("train")
 
-MODEL, SIZE = "mobilenetv2_100", 224
-MEAN = STD = (0.5, 0.5, 0.5)
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # inverse of the L2 penalty; chosen on the validation split
-
-
-def load_network(weights: Path | None) -> nn.Module:
-    """The network without its head: (N, 3, 224, 224) -> (N, 1280).
-
-    weights: a safetensors file of timm's `mobilenetv2_100` with `pad_type="same"`; None: timm's own
-    from the Hub. Raises `DataError` when the file is missing or holds something else.
-    """
-    import timm
-
-    if weights is None:
-        return timm.create_model(MODEL, pretrained=True, num_classes=0).eval()
-    model = timm.create_model(MODEL, pad_type="same")
-    try:
-        model.load_state_dict(load_file(weights))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{weights} does not hold the weights of {MODEL}: {reason}") from error
-    model.reset_classifier(0)
-    return model.eval()
 
 
 def measure_reference(manifest: Manifest, weights: Path | None) -> dict:
@@ -56,7 +32,7 @@ def measure_reference(manifest: Manifest, weights: Path | None) -> dict:
 
     Returns the metrics of `train.evaluate.summarise` with the chosen strength under `strength`.
     """
-    network = load_network(weights).to(memory_format=torch.channels_last)
+    network = load_imagenet(weights).to(memory_format=torch.channels_last)
     features, labels = {}, {}
     for split in ("train", "val", "test"):
         views = EvalViews(manifest.split(split), manifest.task, SIZE)

@@ -250,5 +250,13 @@ def plot_curves(rows: list[dict[str, str]], file: Path, title: str) -> None:
         axis.set_xlabel("epoch")
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
+    if "val_features" in rows[0]:
+        quality.plot(
+            epochs,
+            [float(r["val_features"]) for r in rows],
+            color="#0072B2",
+            label="share of the guide's features",
+        )
+        quality.legend(frameon=False)
     figure.suptitle(title)
     figure.savefig(file, dpi=110)

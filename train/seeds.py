@@ -30,7 +30,9 @@ def run_task(run: Path) -> str:
 
 
 def control_of(row: Checkpoint, rows: Sequence[Checkpoint]) -> Checkpoint | None:
-    """The plain student on labels only that another student is compared with, if it is there."""
+    """What a row is compared with, if it is there: the plain student on labels only, or for a
+    teacher with a variant the same teacher without.
+    """
     if row.teacher is None and not row.variant:
         return None
     key = (row.task, row.model, None, "")

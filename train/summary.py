@@ -7,7 +7,7 @@ from functools import cache
 
 from kdmodels.checkpoints import Checkpoint, Index
 from kdmodels.tasks import TASKS, Task
-from kdmodels.zoo import ModelSpec, build_model, count_macs, count_parameters
+from kdmodels.zoo import ModelSpec, build_model, count_macs, count_parameters, get_spec
 from train.audit_tables import audit_summary
 from train.floors import BLIND_TO
 from train.markdown import head, mean_and_range, percent, points, row
@@ -87,6 +87,7 @@ def summary_of(task: Task, index: Index, results: dict) -> list[str]:
         *_reference(task, results, repeated),
         "",
         *_floors(task, results),
+        *_starts(rows, results),
         *_distillation(rows, results),
         *_leakage(task, results),
     ]  # fmt: skip
@@ -123,9 +124,10 @@ def _floors(task: Task, results: dict) -> list[str]:
     ]
 
 
-def changes_of(rows: list[Checkpoint], results: dict) -> dict[str, dict]:
+def changes_of(rows: list[Checkpoint], results: dict, role: str = "student") -> dict[str, dict]:
     """By name of each distilled student what distillation changed: {accuracy, macro_f1, seeds}.
 
+    With the role `teacher`: of each variant of a teacher, what it changed against the usual recipe.
     Over several seeds where they were measured with the weights that are stored now, else of the
     stored weights alone.
     """
@@ -139,7 +141,12 @@ def changes_of(rows: list[Checkpoint], results: dict) -> dict[str, dict]:
     for stem, change in results.get("distillation_over_seeds", {}).items():
         if all(sha256.get(file) == known for file, known in change["files"].items()):
             changes[stem] = change
-    return {change["name"]: change for change in changes.values()}
+    return {c["name"]: c for stem, c in changes.items() if _role_of(stem) == role}
+
+
+def _role_of(stem: str) -> str:
+    model = stem.split("-")[1]  # <task>-<model>, and what `Checkpoint.stem` adds
+    return get_spec(model).role
 
 
 def _distillation(rows: list[Checkpoint], results: dict) -> list[str]:
@@ -174,6 +181,18 @@ def _distillation(rows: list[Checkpoint], results: dict) -> list[str]:
         "The interval excludes zero for: " + ", ".join(clear) + "; it includes zero for all else."
         if clear
         else "Every one of these intervals includes zero.",
+        "",
+    ]
+
+
+def _starts(rows: list[Checkpoint], results: dict) -> list[str]:
+    changes = changes_of(rows, results, "teacher")
+    if not changes:
+        return []
+    found = "; ".join(f"{name} {points(c['accuracy'])}" for name, c in changes.items())
+    return [
+        "Teachers trained on labels alone for as many epochs, without the start from ImageNet "
+        f"features, against those of the table (accuracy, percentage points): {found}.",
         "",
     ]
 

@@ -10,6 +10,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -22,26 +23,37 @@ from train.cache import write_atomically
 from train.members import size_of
 from train.objectives import Answers
 from train.runs import RunError
-from train.teachers import Teacher
 from train.views import TrainViews
 
 log = logging.getLogger("train")
 
 
+class Frozen(Protocol):
+    """A network whose answers are kept: a `train.teachers.Teacher` or a `train.guides.Guide`."""
+
+    name: str
+    sha256: str
+    size: int
+    bf16: bool
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Answers: ...
+
+
 @dataclass(frozen=True)
 class Targets:
-    """A teacher's answers to V views of N images: logits (N, V, K) and maps (N, V, h, w)."""
+    """A network's answers to V views of N images: logits (N, V, K) and maps (N, V, h, w) or None."""
 
     logits: Tensor
-    maps: Tensor
+    maps: Tensor | None = None
 
     def of(self, indices: Tensor, views: Tensor, device: torch.device) -> Answers:
         """The answers to (N,) pairs of image and view."""
         indices, views = indices.cpu(), views.cpu()
-        return Answers(self.logits[indices, views].to(device), self.maps[indices, views].to(device))
+        maps = None if self.maps is None else self.maps[indices, views].to(device)
+        return Answers(self.logits[indices, views].to(device), maps)
 
 
-def targets_key(teacher: Teacher, views: TrainViews) -> str:
+def targets_key(teacher: Frozen, views: TrainViews) -> str:
     """Digest of all that the targets depend on: teacher, images, labels, seed, and augmentation.
 
     An image is known by its name, its size in bytes and its number (see `train.datasets.Sample`).
@@ -54,7 +66,7 @@ def targets_key(teacher: Teacher, views: TrainViews) -> str:
 
 
 def _answers_to_view(
-    teacher: Teacher, views: TrainViews, view: int, device: torch.device
+    teacher: Frozen, views: TrainViews, view: int, device: torch.device
 ) -> dict[str, Tensor]:
     keys = [(index, view) for index in range(len(views))]
     loader = DataLoader(views, batch_size=32, sampler=keys)
@@ -62,10 +74,10 @@ def _answers_to_view(
         teacher(images.to(device), labels.to(device))
         for images, labels, *_ in tqdm(loader, f"teacher, view {view}", leave=False, disable=None)
     ]
-    return {
-        "logits": torch.cat([a.logits for a in answers]).cpu(),
-        "maps": torch.cat([a.maps for a in answers]).cpu(),
-    }
+    found = {"logits": torch.cat([a.logits for a in answers]).cpu()}
+    if answers[0].maps is not None:
+        found["maps"] = torch.cat([a.maps for a in answers]).cpu()
+    return found
 
 
 def _write(part: dict[str, Tensor], file: Path) -> None:
@@ -80,7 +92,7 @@ def _write(part: dict[str, Tensor], file: Path) -> None:
 
 
 def teacher_targets(
-    teacher: Teacher, views: TrainViews, number: int, folder: Path, device: torch.device
+    teacher: Frozen, views: TrainViews, number: int, folder: Path, device: torch.device
 ) -> Targets:
     """The teacher's answers to views 0 to number - 1 of all images; `views` are of its size.
 
@@ -94,11 +106,13 @@ def teacher_targets(
         file = folder / f"view-{view}.safetensors"
         try:
             part = load_file(file)
-            parts.append((part["logits"], part["maps"]))
+            parts.append((part["logits"], part.get("maps")))
         except (FileNotFoundError, SafetensorError, KeyError):
-            log.info("Targets of %s: view %d of %d ...", teacher.spec.paper_name, view + 1, number)
+            log.info("Targets of %s: view %d of %d ...", teacher.name, view + 1, number)
             part = _answers_to_view(teacher, views, view, device)
             _write(part, file)
-            parts.append((part["logits"], part["maps"]))
+            parts.append((part["logits"], part.get("maps")))
     logits, maps = zip(*parts, strict=True)
-    return Targets(torch.stack(logits, dim=1), torch.stack(maps, dim=1))
+    return Targets(
+        torch.stack(logits, dim=1), None if maps[0] is None else torch.stack(maps, dim=1)
+    )

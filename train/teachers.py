@@ -27,6 +27,10 @@ class Teacher:
     size: int
     bf16: bool = False
 
+    @property
+    def name(self) -> str:
+        return self.spec.paper_name
+
     def to(self, device: torch.device) -> None:
         """Freeze the network and move it."""
         self.model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

@@ -104,6 +104,7 @@ ALL = "+".join(TEACHERS)
 NAMES = {  # model, teacher, variant -> name, stem
     ("vgg19", None, ""): ("VGG19", "cxr-vgg19"),
     ("autoformerv2_t", None, ""): ("AutoFormerV2-T", "cxr-autoformerv2_t"),
+    ("vgg19", None, "scratch"): ("VGG19 (scratch)", "cxr-vgg19-scratch"),
     ("ofa_595", None, ""): ("OFA-595 (labels only)", "cxr-ofa_595-labels"),
     ("ofa_595", "visformer_s", ""): ("OFA-595 (from Visformer-S)", "cxr-ofa_595-from-visformer_s"),
     ("ofa_595", "vgg19", "attention"): (

@@ -10,8 +10,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 import train.measurements
 import train.recipes
@@ -22,6 +24,7 @@ from kdmodels.tasks import TASKS
 from kdmodels.zoo import MODELS, count_parameters, get_spec
 from train.__main__ import main
 from train.datasets import Manifest
+from train.guides import MODEL
 from train.recipes import FOLDER, Recipe, read_recipe, to_dict
 from train.store import read_results
 
@@ -35,6 +38,8 @@ REAL = [
     if recipe.task == "histopathology"
     and (get_spec(recipe.model).role == "teacher" or recipe.objective == "attention")
 ]
+GUIDE = "guide.safetensors"  # the ImageNet network, with random weights here
+VARIANTS = {"swapped", "scratch"}
 PARAMETERS = {  # at 32 px, with five classes
     "vgg19": 20_037_957,
     "visformer_s": 39_196_389,
@@ -81,10 +86,15 @@ def write_starter_set(manifest: Manifest, folder: Path) -> None:
 def words_of(recipe: Recipe) -> list[str]:
     """The command that runs a recipe, as the README has it."""
     if get_spec(recipe.model).role == "teacher":
-        return ["teacher", "--task", recipe.task, "--model", recipe.model]
-    if recipe.swap_surroundings:
-        file = train.recipes.FOLDER / f"{recipe.name}.yaml"
-        return ["student", "--task", recipe.task, "--recipe", str(file)]
+        words = ["teacher", "--task", recipe.task, "--model", recipe.model]
+    else:
+        words = ["student", "--task", recipe.task]
+    if recipe.guided:
+        words += ["--guide", str(train.recipes.FOLDER.parent / GUIDE)]
+    if recipe.variant in VARIANTS:  # of which no other option tells
+        return [*words, "--recipe", str(train.recipes.FOLDER / f"{recipe.name}.yaml")]
+    if get_spec(recipe.model).role == "teacher":
+        return words
     if not recipe.teachers:
         return ["student", "--task", recipe.task]
     teacher = "all" if len(recipe.teachers) > 1 else recipe.teacher
@@ -112,6 +122,7 @@ def place(tmp_path, make_manifest, monkeypatch) -> Path:
             make_manifest(train=3, val=2, test=2, task=task), tmp_path / "data" / task
         )
     write_shrunk(SHIPPED, tmp_path / "recipes")
+    save_file(timm.create_model(MODEL, pad_type="same").state_dict(), tmp_path / GUIDE)
     monkeypatch.setattr(train.recipes, "FOLDER", tmp_path / "recipes")
     monkeypatch.setattr(train.store, "FOLDER", tmp_path / "recipes")
     monkeypatch.setattr(train.store, "WEIGHTS", tmp_path / "weights")

@@ -3,17 +3,20 @@
 import csv
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
+from torch import nn
 
 import train.loop
 import train.runs
 from kdmodels.zoo import TEACHERS, build_model
 from train.datasets import DataError
+from train.guides import Guide
 from train.loop import Trainer, predict_logits, score
 from train.objectives import Answers, Objective
 from train.recipes import Phase, RecipeError
@@ -27,6 +30,7 @@ ATTENTION = dict(objective="attention", teacher="vgg19")
 MULTI = dict(objective="multi_teacher", teacher="+".join(TEACHERS))
 OBJECTIVES = {"labels": LABELS, "hybrid": HYBRID, "multi_teacher": MULTI, "attention": ATTENTION}
 TWO = (Phase(size=32, epochs=3, lr=0.02), Phase(size=24, epochs=2, lr=0.01))
+GUIDED = (replace(TWO[0], objective="features"), TWO[1])
 
 
 pytestmark = pytest.mark.usefixtures("clean_accelerate")
@@ -69,6 +73,13 @@ def make_teachers(tiny_models):
         )
 
     return make
+
+
+@pytest.fixture
+def guide() -> Guide:
+    """A guide of 30 features: the brightness of as many places."""
+    network = nn.Sequential(nn.AdaptiveAvgPool2d((5, 2)), nn.Flatten())
+    return Guide(network, "9a" * 32, size=40)
 
 
 class Watched:
@@ -253,6 +264,60 @@ def test_patience_ends_the_last_phase_only(make_trainer, make_recipe, monkeypatc
     state = trainer.fit()
     assert state.finished
     assert [int(r["epoch"]) for r in metrics_of(trainer)] == [0, 1, 2, 3, 4, 5]
+
+
+# --- A guide ---------------------------------------------------------------------------------
+
+
+def test_a_guided_run_learns_features_first_and_keeps_all_but_the_head(
+    make_trainer, make_recipe, guide, monkeypatch
+):
+    recipe = make_recipe(*GUIDED, views=2)
+    trainer = make_trainer(recipe, guide=guide)
+    built, original = [], Trainer._build
+
+    def build(self, phase, state):
+        found = original(self, phase, state)
+        built.append(({k: v.clone() for k, v in found[0].state_dict().items()}, dict(state.ema)))
+        return found
+
+    monkeypatch.setattr(Trainer, "_build", build)
+    state = trainer.fit()
+    (first, nothing), (second, averaged) = built
+    assert nothing == {} and first["head.weight"].shape[0] == 30
+    fresh = build_model("ofa_595", 3).state_dict()
+    assert torch.equal(second["head.weight"], fresh["head.weight"])
+    others = [k for k in second if not k.startswith("head.")]
+    assert all(torch.equal(second[k], averaged[k]) for k in others)
+    assert not any(torch.equal(second[k], fresh[k]) for k in others if "weight" in k)
+    assert state.ema["head.weight"].shape[0] == 3 and state.best_epoch >= 3
+    rows = metrics_of(trainer)
+    shares = [float(row["val_features"]) for row in rows]
+    assert shares[0] < shares[2] <= 1 and all(math.isnan(share) for share in shares[3:])
+    scores = [float(row["val_macro_f1"]) for row in rows]
+    assert all(math.isnan(s) for s in scores[:3]) and all(0 <= s <= 1 for s in scores[3:])
+
+
+def test_the_guide_shows_films_as_they_are_and_the_labels_other_surroundings(
+    make_trainer, make_recipe, guide, monkeypatch
+):
+    draws, original = [], train.loop.TrainViews
+
+    def views(store, size, seed, strength, draw=None):
+        draws.append((size, draw is not None))
+        return original(store, size, seed, strength, draw)
+
+    monkeypatch.setattr(train.loop, "TrainViews", views)
+    monkeypatch.setattr(
+        train.loop, "Surroundings", lambda store, share: SimpleNamespace(draw=store.__getitem__)
+    )
+    make_trainer(make_recipe(*GUIDED, views=2, swap_surroundings=0.5), guide=guide).fit()
+    assert draws == [(40, False), (32, False), (24, True)]
+
+
+def test_a_guided_recipe_needs_its_guide(make_trainer, make_recipe):
+    with pytest.raises(ValueError, match="The recipe 'small' needs a guide"):
+        make_trainer(make_recipe(*GUIDED, views=2))
 
 
 # --- The objectives --------------------------------------------------------------------------
@@ -499,6 +564,7 @@ RUNS = {  # dropout-free networks; mixup and teachers asked as it goes, or fixed
     "multi_teacher, fixed views": MULTI | {"views": 2},
     "attention": ATTENTION,
     "attention, fixed views": ATTENTION | {"views": 2},
+    "guided": LABELS | {"views": 2},
 }
 INTERRUPTED_RUNS = [
     *(("hybrid", moment) for moment in INTERRUPTIONS),
@@ -506,16 +572,19 @@ INTERRUPTED_RUNS = [
     ("multi_teacher, fixed views", "before the state of epoch 1 is written"),
     ("attention", "in the second phase"),
     ("attention, fixed views", "after its first epoch"),
+    ("guided", "in epoch 1"),
+    ("guided", "in the second phase"),
 ]
 
 
 @pytest.fixture
-def run_of_two_phases(make_trainer, make_recipe, make_teachers):
+def run_of_two_phases(make_trainer, make_recipe, make_teachers, guide):
     """Make the trainer of a run."""
 
     def make(settings: str, run: str) -> Trainer:
-        recipe = make_recipe(*TWO, **RUNS[settings])
-        return make_trainer(recipe, run, make_teachers(recipe))
+        guided = settings == "guided"
+        recipe = make_recipe(*(GUIDED if guided else TWO), **RUNS[settings])
+        return make_trainer(recipe, run, make_teachers(recipe), guide=guide if guided else None)
 
     return make
 

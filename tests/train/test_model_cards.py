@@ -144,6 +144,12 @@ def test_the_hub_reads_the_scores(row):
     }
 
 
+def test_a_start_from_imagenet_features_is_said(row):
+    assert "frozen ImageNet MobileNetV2" not in card_of(row)
+    guided = replace(row, model="vgg19", teacher=None, recipe="train/recipes/cxr-vgg19.yaml")
+    assert "frozen ImageNet MobileNetV2" in card_of(guided)
+
+
 def test_the_recipe_is_in_the_card_with_all_its_settings(row):
     block = card_of(row).split("```yaml\n")[1].split("```")[0]
     recipe = read_recipe(FOLDER / "cxr-ofa_595-from-vgg19.yaml", seed=3)

@@ -19,7 +19,7 @@ TARGETS = pytest.mark.parametrize("targets", [ONE_HOT, MIXED], ids=["one-hot", "
 SETTINGS = pytest.mark.parametrize(
     "alpha, temperature, smoothing", [(0.6, 3.0, 0.05), (0.3, 1.0, 0.0), (1.0, 0.5, 0.0)]
 )
-NUMBER_OF_TEACHERS = {"labels": 0, "hybrid": 1, "multi_teacher": 3, "attention": 1}
+NUMBER_OF_TEACHERS = {"labels": 0, "hybrid": 1, "multi_teacher": 3, "attention": 1, "features": 1}
 
 
 # --- The equations ---------------------------------------------------------------------------
@@ -144,6 +144,16 @@ def test_attention_is_the_written_sum(targets, alpha, temperature, smoothing, gr
     assert loss_of(objective, student, targets, teacher) == pytest.approx(expected, rel=1e-12)
 
 
+def test_features_is_the_written_mean_of_squares():
+    expected = sum(
+        (a - b) ** 2
+        for s, t in zip(LOGITS, TEACHER, strict=True)
+        for a, b in zip(s, t, strict=True)
+    ) / (N * K)
+    found = loss_of(build_objective("features"), answers(LOGITS), ONE_HOT, answers(TEACHER))
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
 # --- Gradients -------------------------------------------------------------------------------
 
 
@@ -154,7 +164,7 @@ def gradient_inputs():
 @TARGETS
 @pytest.mark.parametrize("name", Objective.registry)
 def test_the_gradient_is_the_derivative(name, targets):
-    objective = build_objective(name, label_smoothing=0.05)
+    objective = build_objective(name, **({} if name == "features" else {"label_smoothing": 0.05}))
     teachers = [answers(t, TEACHER_MAPS) for t in (TEACHER, SECOND, THIRD)]
     teachers = teachers[: NUMBER_OF_TEACHERS[name]]
 
@@ -336,7 +346,8 @@ def test_grids_of_any_size_are_compared(sides):
 
 
 @pytest.mark.parametrize(
-    "name, number", [("hybrid", 0), ("hybrid", 2), ("multi_teacher", 1), ("attention", 0)]
+    "name, number",
+    [("hybrid", 0), ("hybrid", 2), ("multi_teacher", 1), ("attention", 0), ("features", 0)],
 )
 def test_a_wrong_number_of_teachers_is_said(name, number):
     teachers = [answers(TEACHER, TEACHER_MAPS)] * number
@@ -384,6 +395,6 @@ def test_a_setting_of_another_objective_is_refused():
 
 
 def test_an_unknown_objective_is_refused_with_the_known_ones():
-    known = "labels, hybrid, multi_teacher, attention"
+    known = "labels, hybrid, multi_teacher, attention, features"
     with pytest.raises(ValueError, match=rf"no objective 'mse'; there are: {known}\."):
         build_objective("mse")

@@ -106,6 +106,20 @@ def test_plain_data_reads_back_as_the_recipe(write_recipe):
     assert replace(Recipe(**again), phases=phases) == recipe
 
 
+def test_a_recipe_is_guided_by_a_phase_of_features(write_recipe):
+    features = GOOD["phases"][0] | {"objective": "features"}
+    recipe = read_recipe(write_recipe(phases=[features, *GOOD["phases"]], views=2, mixup=0.0))
+    assert recipe.guided and not read_recipe(write_recipe()).guided
+    assert [p.get("objective") for p in to_dict(recipe)["phases"]] == ["features", None]
+    assert "objective" not in to_dict(recipe)["phases"][1]  # as in runs of before there were guides
+
+
+def test_a_variant_is_what_a_name_adds(write_recipe):
+    names = {"cxr-ofa_595-labels": "", "cxr-ofa_595-labels-swapped": "swapped", "mine": "mine"}
+    for name, variant in names.items():
+        assert read_recipe(write_recipe(name=name)).variant == variant
+
+
 def test_several_teachers_are_joined_by_a_plus(write_recipe):
     path = write_recipe(objective="multi_teacher", teacher="visformer_s+vgg19")
     assert read_recipe(path).teachers == ("visformer_s", "vgg19")
@@ -189,6 +203,21 @@ MISTAKES = {
     "views that change": (
         {"views": 4, "mixup": 0.0, "phases": [*GOOD["phases"], GOOD["phases"][0] | {"augmentation": 0.5}]},
         "fixed views need the same augmentation in all phases",
+    ),
+    "unknown objective of a phase": (
+        {"phases": [GOOD["phases"][0] | {"objective": "hybrid"}, *GOOD["phases"]], "views": 2, "mixup": 0.0},
+        "the objective of a phase must be 'features' or left out",
+    ),
+    "features last": (
+        {"phases": [GOOD["phases"][0] | {"objective": "features"}], "views": 2, "mixup": 0.0},
+        "'features' learns no labels; it is for phases before the last",
+    ),
+    "features of the whole": (
+        {"objective": "features", "teacher": "vgg19", "mixup": 0.0}, "'features' learns no labels",
+    ),
+    "features of ever new views": (
+        {"phases": [GOOD["phases"][0] | {"objective": "features"}, *GOOD["phases"]]},
+        "kept for a fixed number of views; set views",
     ),
     "views and mixup": ({"views": 4, "mixup": 0.2}, "exclude each other; set mixup to 0"),
 }  # fmt: skip

@@ -1,5 +1,7 @@
 """`train.seeds`: further runs of a recipe, and what distillation changes over all of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from safetensors.torch import load_file
@@ -146,3 +148,4 @@ def test_the_control_is_the_same_student_of_the_same_task(new_row):
     all_teachers = new_row("cxr", "ofa_595", "+".join(TEACHERS))
     assert control_of(all_teachers, rows) is rows[1]
     assert control_of(all_teachers, rows[2:3]) is None
+    assert control_of(replace(new_row("cxr", "vgg19"), variant="scratch"), rows) is rows[0]

@@ -137,6 +137,16 @@ def test_several_seeds_are_preferred_while_the_weights_are_theirs(evaluated_inde
         assert ("+3.0 (seed 0); +1.0 (seed 4)" in text) == (sha256 == row.sha256)
 
 
+def test_a_teachers_variant_is_told_apart_from_what_distillation_changes(evaluated_index):
+    points = {"value": -0.031, "ci95": [-0.052, -0.011]}
+    change = {"name": "VGG19 (scratch)", "accuracy": points, "macro_f1": points,
+              "seeds": [{"seed": 0, "accuracy": -0.031, "macro_f1": -0.031}], "files": {}}  # fmt: skip
+    found = {"distillation_over_seeds": {"cxr-vgg19-scratch": change}}
+    text = summary(evaluated_index, {"cxr": found})
+    assert "(accuracy, percentage points): VGG19 (scratch) -3.1 (-5.2 to -1.1)." in text
+    assert "What distillation changes" not in text
+
+
 # --- Floors and leakage ----------------------------------------------------------------------
 
 
