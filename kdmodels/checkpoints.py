@@ -88,7 +88,7 @@ class Checkpoint:
 
     @property
     def stem(self) -> str:
-        """File name without suffix: `<task>-<model>`, for students with `-labels` or `-from-...`."""
+        """File name without suffix: `<task>-<model>`, for students with `-labels` or `-from-...`; a variant last."""
         if get_spec(self.model).role == "teacher":
             origin = ""
         elif self.teacher is None:

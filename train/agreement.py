@@ -117,7 +117,7 @@ def agreement_task(
     """
     index, task = Index.read(), manifest.task
     stored = [c for c in index.checkpoints if c.task == task.id]
-    teachers = [c for c in stored if c.spec.role == "teacher"]
+    teachers = [c for c in stored if c.spec.role == "teacher" and not c.variant]
     if not teachers:
         raise StoreError(f"{index.folder} holds no teacher for the task '{task.id}'; store one.")
     samples = choose(manifest.split("test"), task.class_ids, number)
@@ -127,6 +127,9 @@ def agreement_task(
         (c, maps_of(Classifier.load(index, c), samples)) for c in stored if c.spec.role == "student"
     ]
     for run, row in read_runs(runs, manifest.id, stored):
+        if row.spec.role == "teacher":
+            log.info("%s: a teacher is not compared with itself.", run)
+            continue
         network = as_trained(row, load_file(run / "best.safetensors"))
         students.append((row, maps_of(network, samples)))
     table = measure_agreement(students, taught, [s.group for s in samples])

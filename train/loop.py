@@ -113,7 +113,7 @@ class Trainer:
         swapped = recipe.swap_surroundings
         self.surroundings = Surroundings(self.store, swapped).draw if swapped else None
         self.targets = self._cached_targets()
-        self.features = self._guide_features(guide) if recipe.guided else None
+        self.guide, self.features = guide, None
         self.mixup = (
             v2.MixUp(alpha=recipe.mixup, num_classes=self.task.num_classes)
             if recipe.mixup
@@ -134,8 +134,8 @@ class Trainer:
                 targets.append(teacher_targets(teacher, views, number, folder, device))
         return tuple(targets)
 
-    def _guide_features(self, guide: Guide) -> GuideFeatures:
-        recipe = self.recipe
+    def _guide_features(self) -> GuideFeatures:
+        recipe, guide = self.recipe, self.guide
         views = TrainViews(self.store, guide.size, recipe.seed, recipe.phases[0].augmentation)
         folder, device = self.folder.path.parent / "targets", self.accelerator.device
         with self.accelerator.main_process_first():
@@ -144,7 +144,7 @@ class Trainer:
     def fit(self) -> RunState:
         """Train to the end of the last phase (or patience) and return the final state."""
         state = self.folder.load_state() or RunState()
-        if state.finished:
+        if state.finished and state.phase == len(self.recipe.phases) - 1:
             log.info("This run is finished; its best weights are in %s.", self.folder.best_file)
             return state
         for number, phase in enumerate(self.recipe.phases):
@@ -182,6 +182,9 @@ class Trainer:
         recipe, accelerator = self.recipe, self.accelerator
         if number > state.phase:
             state.begin_phase(number)
+        self.features = (
+            self._guide_features() if phase.objective else None
+        )  # large: freed after use
         model, ema, optimizer = self._build(phase, state)
         draw = None if phase.objective else self.surroundings  # the guide saw films as they are
         views = TrainViews(self.store, phase.size, recipe.seed, phase.augmentation, draw)
@@ -282,7 +285,7 @@ class Trainer:
                     outputs, labels = predict_logits(model, loader, mean, std)
                 if wanted is not None:
                     told = [nothing | {"val_features": explained(outputs, wanted)}]
-                elif self.features:
+                elif self.recipe.guided:
                     told = [score(outputs, labels) | {"val_features": math.nan}]
                 else:
                     told = [score(outputs, labels)]

@@ -154,6 +154,10 @@ def read_recipe(path: str | Path, **overrides) -> Recipe:
             get_spec(teacher)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{path}: {error}") from error
+    if any(phase.objective not in (None, "features") for phase in recipe.phases):
+        raise RecipeError(f"{path}: the objective of a phase must be 'features' or left out.")
+    if recipe.objective == "features" or recipe.phases[-1].objective:
+        raise RecipeError(f"{path}: 'features' learns no labels; it is for phases before the last.")
     if not objective.takes(len(recipe.teachers)):
         least, most = objective.teachers
         wanted = (
@@ -169,10 +173,6 @@ def read_recipe(path: str | Path, **overrides) -> Recipe:
         raise RecipeError(f"{path}: fixed views need the same augmentation in all phases.")
     if recipe.views and recipe.mixup:
         raise RecipeError(f"{path}: fixed views and mixup exclude each other; set mixup to 0.")
-    if {phase.objective for phase in recipe.phases} - {None, "features"}:
-        raise RecipeError(f"{path}: the objective of a phase must be 'features' or left out.")
-    if recipe.objective == "features" or recipe.phases[-1].objective:
-        raise RecipeError(f"{path}: 'features' learns no labels; it is for phases before the last.")
     if recipe.guided and not recipe.views:
         raise RecipeError(
             f"{path}: the features of the guide are kept for a fixed number of views; set views."

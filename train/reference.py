@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from train.datasets import Manifest
 from train.evaluate import summarise
-from train.guides import MEAN, MODEL, SIZE, STD, load_imagenet
+from train.guides import MODEL, SIZE, Guide
 from train.loop import predict_logits
 from train.views import EvalViews
 
@@ -32,11 +32,12 @@ def measure_reference(manifest: Manifest, weights: Path | None) -> dict:
 
     Returns the metrics of `train.evaluate.summarise` with the chosen strength under `strength`.
     """
-    network = load_imagenet(weights).to(memory_format=torch.channels_last)
+    guide = Guide.load(weights)
+    guide.to(torch.device("cpu"))
     features, labels = {}, {}
     for split in ("train", "val", "test"):
         views = EvalViews(manifest.split(split), manifest.task, SIZE)
-        found, label = predict_logits(network, DataLoader(views, 32), MEAN, STD)
+        found, label = predict_logits(guide.model, DataLoader(views, 32), guide.mean, guide.std)
         features[split], labels[split] = found.numpy(), label.numpy()
     probes = {
         strength: make_pipeline(

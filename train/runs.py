@@ -50,8 +50,12 @@ class RunState:
     _TENSORS = ("model", "ema", "optimizer")
 
     def begin_phase(self, number: int) -> None:
-        """Move to a later phase: keep the averaged weights, forget the rest."""
+        """Move to a later phase: keep the averaged weights, forget the rest.
+
+        Also the best epoch, in case the former phase was the last of a recipe that has grown since.
+        """
         self.phase, self.phase_epoch = number, 0
+        self.best, self.best_epoch, self.finished = -1.0, -1, False
         self.model, self.optimizer = {}, {}
 
     def record(
@@ -129,8 +133,20 @@ def write_safetensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str
         partial.unlink(missing_ok=True)
 
 
+def _is_longer(identity: dict, former: object) -> bool:
+    """Whether a run differs from what a folder holds only in further phases at the end."""
+    try:
+        phases, known = identity["recipe"]["phases"], former["recipe"]["phases"]
+        same = identity == former | {"recipe": former["recipe"] | {"phases": phases}}
+        return same and len(known) < len(phases) and phases[: len(known)] == known
+    except (KeyError, TypeError):
+        return False
+
+
 class RunFolder:
     """The files of one run. Raises `RecipeError` when the folder belongs to another run.
+
+    A recipe that gained phases at its end goes on where the shorter one ended.
 
     settings: what besides recipe, data and teacher changes the result (precision and the like).
     create: make the folder where there is none; of several processes, the main one does.
@@ -164,9 +180,13 @@ class RunFolder:
                     "machines it must lie on a disk that all of them share."
                 )
             write_atomically(file, identity.encode())
-        elif file.read_text(encoding="utf-8") != identity:
+        elif (former := file.read_text(encoding="utf-8")) == identity:
+            pass
+        elif create and _is_longer(yaml.safe_load(identity), yaml.safe_load(former)):
+            write_atomically(file, identity.encode())
+        else:
             raise RecipeError(
-                f"{self.path} holds a run of another recipe, data set, teacher or precision; "
+                f"{self.path} holds a run of another recipe, data set, teacher, guide or precision; "
                 "name a new folder with --run, or delete it."
             )
 
@@ -217,7 +237,9 @@ class RunFolder:
 
 
 def plot_curves(rows: list[dict[str, str]], file: Path, title: str) -> None:
-    """Draw training loss, and validation macro-F1 and accuracy, by epoch."""
+    """Draw training loss, and validation macro-F1 and accuracy, by epoch; of guided runs also the
+    share of the guide's features (see `train.guides`).
+    """
     from matplotlib.figure import Figure
 
     epochs = [int(r["epoch"]) for r in rows]
@@ -227,7 +249,8 @@ def plot_curves(rows: list[dict[str, str]], file: Path, title: str) -> None:
         epochs, [float(r["train_loss"]) for r in rows], color="#0072B2", label="training loss"
     )
     loss.plot(epochs, [float(r["val_nll"]) for r in rows], color="#D55E00", label="validation NLL")
-    loss.set_ylabel("nats")
+    guided = "val_features" in rows[0]
+    loss.set_ylabel("squared error of features, then nats" if guided else "nats")
     quality.plot(
         epochs, [float(r["val_macro_f1"]) for r in rows], color="#009E73", label="macro-F1"
     )
@@ -235,12 +258,13 @@ def plot_curves(rows: list[dict[str, str]], file: Path, title: str) -> None:
         epochs, [float(r["val_accuracy"]) for r in rows], color="#CC79A7", label="accuracy"
     )
     quality.set_ylabel("validation")
-    starts = [i for i in range(1, len(rows)) if rows[i]["size"] != rows[i - 1]["size"]]
+    kinds = [f"{r['size']} px" + (", features" if r["val_accuracy"] == "nan" else "") for r in rows]
+    starts = [i for i in range(1, len(rows)) if kinds[i] != kinds[i - 1]]
     for axis in (loss, quality):
         for i in starts:
             axis.axvline(epochs[i] - 0.5, color="0.8", linewidth=1)
             axis.annotate(
-                f"{rows[i]['size']} px",
+                kinds[i],
                 (epochs[i] - 0.45, 1),
                 xycoords=("data", "axes fraction"),
                 va="top",
@@ -250,7 +274,7 @@ def plot_curves(rows: list[dict[str, str]], file: Path, title: str) -> None:
         axis.set_xlabel("epoch")
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    if "val_features" in rows[0]:
+    if guided:
         quality.plot(
             epochs,
             [float(r["val_features"]) for r in rows],

@@ -72,10 +72,9 @@ def measure_runs(
     logits: (N, K) by `Checkpoint.stem` of the stored weights on the test split. Returns
 
     - `seeds`: by stem a list of {seed, accuracy, macro_f1, sha256 of best.safetensors};
-    - `distillation_over_seeds`: by stem of each distilled student that shares two seeds or more
-      with the control (one, if it is not stored), the mean difference with its interval (see
-      `compare`), the difference of
-      each seed, and the stored files that it rests on.
+    - `distillation_over_seeds`: by stem of each row that shares two seeds or more with its
+      control (one, if it is not stored), the mean difference with its interval (see `compare`),
+      the difference of each seed, and the stored files that it rests on.
     """
     samples, task = manifest.split("test"), manifest.task
     labels = labels_of(samples, task)

@@ -191,8 +191,8 @@ def _starts(rows: list[Checkpoint], results: dict) -> list[str]:
         return []
     found = "; ".join(f"{name} {points(c['accuracy'])}" for name, c in changes.items())
     return [
-        "Teachers trained on labels alone for as many epochs, without the start from ImageNet "
-        f"features, against those of the table (accuracy, percentage points): {found}.",
+        "Variants of the teachers' recipes against the usual ones, accuracy in percentage points "
+        f"(`scratch`: on labels alone, without the start from ImageNet features): {found}.",
         "",
     ]
 

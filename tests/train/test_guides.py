@@ -9,7 +9,7 @@ from torch import nn
 
 import train.guides
 from train.datasets import DataError
-from train.guides import Guide, GuideFeatures, load_imagenet
+from train.guides import Guide, GuideFeatures
 from train.views import EvalViews, PixelStore, TrainViews
 
 CPU = torch.device("cpu")
@@ -97,11 +97,11 @@ def test_a_file_that_holds_something_else_is_said(tmp_path, content):
     elif content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=r"mine\.safetensors does not hold the weights of mobile"):
-        load_imagenet(path)
+        Guide.load(path)
 
 
 def test_a_hub_out_of_reach_is_said(use_hub, monkeypatch):
     use_hub("http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # spares a minute of trying again
-    with pytest.raises(DataError, match=r"could not be fetched .*; name a file that holds them"):
-        load_imagenet(None)
+    with pytest.raises(DataError, match=r"could not be fetched .*; name a file with --guide"):
+        Guide.load(None)

@@ -574,6 +574,7 @@ INTERRUPTED_RUNS = [
     ("attention, fixed views", "after its first epoch"),
     ("guided", "in epoch 1"),
     ("guided", "in the second phase"),
+    ("guided", "after its first epoch"),
 ]
 
 
@@ -628,6 +629,23 @@ def test_a_run_out_of_patience_does_not_go_on_when_it_is_resumed(
     resumed = make_trainer(recipe)
     assert resumed.fit().finished
     assert [int(r["epoch"]) for r in metrics_of(resumed)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("patience", [5, 1])
+def test_a_recipe_that_gains_phases_goes_on_where_the_shorter_one_ended(
+    make_trainer, make_recipe, monkeypatch, patience
+):
+    scores_that_never_rise(monkeypatch)  # so that patience ends the shorter recipe early
+    longer = make_recipe(*TWO, patience=patience)
+    whole = make_trainer(longer, "whole")
+    whole.fit()
+    shorter = make_trainer(replace(longer, phases=TWO[:1]), "grown")
+    assert shorter.fit().finished
+    assert len(metrics_of(shorter)) == (3 if patience == 5 else 2)
+    grown = make_trainer(longer, "grown")
+    assert grown.fit().finished
+    assert same_files(grown.folder, whole.folder)
+    assert metrics_of(grown) == metrics_of(whole)
 
 
 def test_a_finished_run_returns_at_once(make_trainer, make_recipe, monkeypatch):

@@ -129,6 +129,18 @@ def test_an_unknown_recipe_key_is_said(mistake, write_recipe, tmp_path):
     assert "unknown key 'batchsize'; the nearest valid one is 'batch_size'" in line
 
 
+def test_a_guide_needs_a_recipe_that_asks_for_it(mistake, write_recipe, tmp_path):
+    words = ("student", "--task", "cxr", "--data", tmp_path, "--guide", tmp_path / "none")
+    assert "has no phase of features; leave out --guide." in mistake(
+        *words, "--recipe", write_recipe()
+    )
+    phases = [{"size": 32, "epochs": 1, "lr": 0.1, "objective": "features"},
+              {"size": 32, "epochs": 1, "lr": 0.1}]  # fmt: skip
+    guided = write_recipe(phases=phases, views=2, mixup=0.0)
+    line = mistake(*words, "--recipe", guided)
+    assert f"{tmp_path / 'none'} does not hold the weights of mobilenetv2_100" in line
+
+
 def test_an_unknown_objective_is_said_with_the_recipes_there_are(mistake, tmp_path):
     words = ("distill", "--task", "histopathology", "--teacher", "vgg19", "--objective", "mse")
     line = mistake(*words, "--data", tmp_path)
@@ -174,7 +186,7 @@ def test_a_run_folder_of_another_recipe_is_said(mistake, write_recipe, write_sta
     (tmp_path / "run" / "run.yaml").write_text("recipe: {}\n")
     words = ("student", "--task", "cxr", "--data", data, "--recipe", write_recipe())
     line = mistake(*words, "--run", tmp_path / "run")
-    assert "holds a run of another recipe, data set, teacher or precision" in line
+    assert "holds a run of another recipe, data set, teacher, guide or precision" in line
 
 
 def test_a_folder_without_a_run_is_said(mistake, write_starter, tmp_path):

@@ -213,7 +213,7 @@ MISTAKES = {
         "'features' learns no labels; it is for phases before the last",
     ),
     "features of the whole": (
-        {"objective": "features", "teacher": "vgg19", "mixup": 0.0}, "'features' learns no labels",
+        {"objective": "features"}, "'features' learns no labels",
     ),
     "features of ever new views": (
         {"phases": [GOOD["phases"][0] | {"objective": "features"}, *GOOD["phases"]]},

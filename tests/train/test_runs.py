@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import train.runs
-from train.recipes import RecipeError
+from train.recipes import Phase, RecipeError
 from train.runs import RunFolder, RunState, write_safetensors
 
 SHA = "ab" * 32
@@ -119,7 +119,7 @@ def test_only_better_epochs_that_may_be_chosen_become_the_best(trained):
 def test_a_new_phase_keeps_the_averaged_weights_only(trained):
     state = recorded(*trained, epoch=2)
     state.begin_phase(1)
-    assert (state.phase, state.phase_epoch, state.best_epoch) == (1, 0, 2)
+    assert (state.phase, state.phase_epoch, state.best, state.best_epoch) == (1, 0, -1, -1)
     assert state.ema and not state.model and not state.optimizer
 
 
@@ -173,6 +173,34 @@ def test_a_folder_is_opened_again_by_the_same_run(folder, make_recipe):
     assert again.read_metrics() == []
 
 
+SHORT, OTHER = Phase(size=32, epochs=2, lr=0.01), Phase(size=32, epochs=3, lr=0.01)
+
+
+@pytest.mark.parametrize(
+    "before, after, settings, grown",
+    [
+        ((SHORT,), (SHORT, OTHER), {}, True),
+        ((SHORT,), (SHORT, OTHER, SHORT), {}, True),
+        ((SHORT, OTHER), (SHORT,), {}, False),
+        ((SHORT,), (OTHER, SHORT), {}, False),
+        ((SHORT,), (OTHER,), {}, False),
+        ((SHORT,), (SHORT, OTHER), {"seed": 1}, False),
+    ],
+)
+def test_only_further_phases_at_the_end_may_be_new(
+    make_recipe, tmp_path, before, after, settings, grown
+):
+    RunFolder(tmp_path / "a", make_recipe(*before), "generated@1", SHA)
+    if grown:
+        for create in (True, False):  # the main process, then the others
+            RunFolder(tmp_path / "a", make_recipe(*after), "generated@1", SHA, create=create)
+        with pytest.raises(RecipeError, match="holds a run of another recipe"):  # and not back
+            RunFolder(tmp_path / "a", make_recipe(*before), "generated@1", SHA)
+    else:
+        with pytest.raises(RecipeError, match="holds a run of another recipe"):
+            RunFolder(tmp_path / "a", make_recipe(*after, **settings), "generated@1", SHA)
+
+
 @pytest.mark.parametrize(
     "settings, data, teacher",
     [
@@ -184,7 +212,7 @@ def test_a_folder_is_opened_again_by_the_same_run(folder, make_recipe):
     ],
 )
 def test_a_folder_of_another_run_is_refused(folder, make_recipe, settings, data, teacher):
-    sentence = "holds a run of another recipe, data set, teacher or precision; name a new folder with --run"
+    sentence = "holds a run of another recipe, data set, teacher, guide or precision; name a new folder with --run"
     with pytest.raises(RecipeError, match=sentence) as caught:
         RunFolder(folder.path, make_recipe(**settings), data, teacher)
     assert str(folder.path) in str(caught.value) and "\n" not in str(caught.value)

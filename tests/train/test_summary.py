@@ -143,7 +143,7 @@ def test_a_teachers_variant_is_told_apart_from_what_distillation_changes(evaluat
               "seeds": [{"seed": 0, "accuracy": -0.031, "macro_f1": -0.031}], "files": {}}  # fmt: skip
     found = {"distillation_over_seeds": {"cxr-vgg19-scratch": change}}
     text = summary(evaluated_index, {"cxr": found})
-    assert "(accuracy, percentage points): VGG19 (scratch) -3.1 (-5.2 to -1.1)." in text
+    assert "without the start from ImageNet features): VGG19 (scratch) -3.1 (-5.2 to -1.1)." in text
     assert "What distillation changes" not in text
 
 
