@@ -39,7 +39,6 @@ REAL = [
     and (get_spec(recipe.model).role == "teacher" or recipe.objective == "attention")
 ]
 GUIDE = "guide.safetensors"  # the ImageNet network, with random weights here
-VARIANTS = {"swapped", "scratch"}
 PARAMETERS = {  # at 32 px, with five classes
     "vgg19": 20_037_957,
     "visformer_s": 39_196_389,
@@ -91,7 +90,7 @@ def words_of(recipe: Recipe) -> list[str]:
         words = ["student", "--task", recipe.task]
     if recipe.guided:
         words += ["--guide", str(train.recipes.FOLDER.parent / GUIDE)]
-    if recipe.variant in VARIANTS:  # of which no other option tells
+    if recipe.swap_surroundings:  # of which no option tells
         return [*words, "--recipe", str(train.recipes.FOLDER / f"{recipe.name}.yaml")]
     if get_spec(recipe.model).role == "teacher":
         return words
