@@ -11,6 +11,7 @@ Storage types:
   output channel, the one of least squared error (Banner et al., "Post training 4-bit quantization
   of convolutional networks", NeurIPS 2019, on clipping; here by search); under `<name>` (uint8),
   `<name>.int6_scale` and `<name>.int6_shape`.
+- `int7`: the same with 7 bits a weight, eight weights in seven bytes, and 7 in place of 6 in the names.
 
 All else is as in `float16`: the small matrices, depthwise ones among them, take little room and are
 the ones whose rounding changes answers. Weights are expanded to float32 at loading, so all
@@ -19,6 +20,7 @@ arithmetic stays in float.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +28,8 @@ from torch import Tensor, nn
 from kdmodels.zoo import StateDict
 
 _SCALE = ".int8_scale"
-_SCALE6, _SHAPE6 = ".int6_scale", ".int6_shape"
+_PACKED = {bits: (f".int{bits}_scale", f".int{bits}_shape") for bits in (6, 7)}
+_ASIDE = (_SCALE, *(suffix for pair in _PACKED.values() for suffix in pair))
 _LEAST_COLUMNS, _LEAST_WEIGHTS = 64, 20_000
 
 
@@ -72,43 +75,59 @@ def _least_error_scale(flat: Tensor, levels: int) -> Tensor:
     return scale
 
 
-def _pack6(values: Tensor) -> Tensor:
-    """Integers -31..31 -> uint8, four of them in three bytes (padded with zeros)."""
-    values = (values.flatten() + 32).to(torch.int32)
-    a, b, c, d = nn.functional.pad(values, (0, -len(values) % 4)).view(-1, 4).unbind(1)
-    packed = torch.stack([a | (b & 3) << 6, b >> 2 | (c & 15) << 4, c >> 4 | d << 2], dim=1)
-    return packed.to(torch.uint8).flatten()
+def _group(bits: int) -> int:
+    """The least number of values of so many bits that fills whole bytes."""
+    return 8 // math.gcd(bits, 8)
 
 
-def _unpack6(packed: Tensor, number: int) -> Tensor:
-    """Undo `_pack6`: the first `number` integers, as float32."""
-    x, y, z = packed.view(-1, 3).int().unbind(1)
-    values = torch.stack([x & 63, x >> 6 | (y & 15) << 2, y >> 4 | (z & 3) << 4, z >> 2], dim=1)
-    return values.flatten()[:number].float() - 32
+def _words(bits: int) -> torch.dtype:
+    return torch.int32 if bits * _group(bits) < 32 else torch.int64
 
 
-def _encode_int6(state: StateDict) -> StateDict:
+def _pack(values: Tensor, bits: int) -> Tensor:
+    """Integers from -2^(bits - 1) below 2^(bits - 1) -> uint8, little end first (zeros at the end)."""
+    group = _group(bits)
+    values = (values.flatten() + 2 ** (bits - 1)).to(_words(bits))
+    values = nn.functional.pad(values, (0, -len(values) % group)).view(-1, group)
+    words = (values << bits * torch.arange(group)).sum(1, keepdim=True)
+    return (words >> torch.arange(0, bits * group, 8) & 255).to(torch.uint8).flatten()
+
+
+def _unpack(packed: Tensor, number: int, bits: int) -> Tensor:
+    """Undo `_pack`: the first `number` integers, as float32."""
+    group = _group(bits)
+    found = packed.view(-1, bits * group // 8).to(_words(bits)).unbind(1)
+    word = found[0]
+    for place, byte in enumerate(found[1:], 1):
+        word = word | byte << 8 * place
+    values = [word >> bits * i & 2**bits - 1 for i in range(group)]
+    return torch.stack(values, dim=1).flatten()[:number].float() - 2 ** (bits - 1)
+
+
+def _encode_packed(state: StateDict, bits: int) -> StateDict:
+    levels = 2 ** (bits - 1) - 1
     encoded = _encode_float16(state)
     for name, tensor in state.items():
         if (flat := _large(tensor)) is None:
             continue
-        scale = _least_error_scale(flat, 31)
-        encoded[name] = _pack6((flat / scale[:, None]).round().clamp(-31, 31))
-        encoded[name + _SCALE6] = scale
-        encoded[name + _SHAPE6] = torch.tensor(tensor.shape)
+        scale = _least_error_scale(flat, levels)
+        encoded[name] = _pack((flat / scale[:, None]).round().clamp(-levels, levels), bits)
+        encoded[name + _PACKED[bits][0]] = scale
+        encoded[name + _PACKED[bits][1]] = torch.tensor(tensor.shape)
     return encoded
 
 
 ENCODERS: dict[str, Callable[[StateDict], StateDict]] = {
     "float32": dict,
     "float16": _encode_float16,
-    "int6": _encode_int6,
+    "int6": partial(_encode_packed, bits=6),
+    "int7": partial(_encode_packed, bits=7),
     "int8": _encode_int8,
 }
 
 
 def encode(state: StateDict, storage: str) -> StateDict:
-    """Encode a state dict for storage as `float32`, `float16`, `int8` or `int6` (see above)."""
+    """Encode a state dict for storage as `float32`, `float16`, `int8`, `int7` or `int6` (see above)."""
     return {k: v.contiguous() for k, v in ENCODERS[storage](state).items()}
 
 
@@ -116,15 +135,17 @@ def decode(stored: StateDict) -> StateDict:
     """Undo `encode`, whichever storage it was: every floating tensor comes back as float32."""
     state: StateDict = {}
     for name, tensor in stored.items():
-        if name.endswith((_SCALE, _SCALE6, _SHAPE6)):
+        if name.endswith(_ASIDE):
             continue
+        bits = next((b for b, (scale, _) in _PACKED.items() if name + scale in stored), None)
         if name + _SCALE in stored:
             scale = stored[name + _SCALE].view(-1, *[1] * (tensor.ndim - 1))
             state[name] = tensor.float() * scale
-        elif name + _SCALE6 in stored:
-            shape = stored[name + _SHAPE6].tolist()
-            rows = _unpack6(tensor, math.prod(shape)).view(shape[0], -1)
-            state[name] = (rows * stored[name + _SCALE6][:, None]).view(shape)
+        elif bits:
+            scale, shape = (stored[name + suffix] for suffix in _PACKED[bits])
+            shape = shape.tolist()
+            rows = _unpack(tensor, math.prod(shape), bits).view(shape[0], -1)
+            state[name] = (rows * scale[:, None]).view(shape)
         else:
             state[name] = tensor.float() if tensor.is_floating_point() else tensor
     return state

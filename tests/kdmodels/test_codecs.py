@@ -81,13 +81,13 @@ def test_encoding_does_not_depend_on_the_memory_layout_and_keeps_its_input(stora
 def test_the_smaller_the_storage_the_smaller_the_file_and_the_larger_the_error(tmp_path):
     weight = torch.randn(64, 512, generator=torch.Generator().manual_seed(1))
     sizes, errors = [], []
-    for storage in ("float32", "float16", "int8", "int6"):
+    for storage in ("float32", "float16", "int8", "int7", "int6"):
         stored = encode({"weight": weight}, storage)
         file = tmp_path / f"{storage}.safetensors"
         save_file(stored, file)
         sizes.append(file.stat().st_size / weight.numel())
         errors.append((decode(stored)["weight"] - weight).square().mean().sqrt().item())
-    for found, bytes_per_weight in zip(sizes, (4, 2, 1, 0.75), strict=True):
+    for found, bytes_per_weight in zip(sizes, (4, 2, 1, 0.875, 0.75), strict=True):
         assert bytes_per_weight <= found <= bytes_per_weight + 0.025
     assert errors == sorted(errors) and errors[0] == 0
 
@@ -266,3 +266,28 @@ def test_int6_keeps_the_sign_and_order_of_weights():
     for row, found in zip(weight, decoded, strict=True):
         assert (found[row.argsort()].diff() >= 0).all()
         assert (found * row >= 0).all()
+
+
+# --- int7 ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 64), (1, 65), (3, 67), (7, 9, 3, 3)])
+def test_int7_takes_seven_bytes_for_eight_weights_and_halves_the_steps_of_int6(shape):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    stored = encode({"weight": weight}, "int7")
+    assert set(stored) == {"weight", "weight.int7_scale", "weight.int7_shape"}
+    assert stored["weight"].dtype == torch.uint8
+    assert stored["weight"].shape == (7 * -(-weight.numel() // 8),)
+    decoded = decode(stored)["weight"]
+    assert decoded.shape == weight.shape
+    six = (decode(stored6(weight))["weight"] - weight).norm()
+    assert 0.4 * six < (decoded - weight).norm() < 0.6 * six
+
+
+@given(st.integers(64, 73), st.integers(-20, 20), st.randoms(use_true_random=False))
+def test_integers_of_seven_bits_come_back_exactly_little_end_first(columns, exponent, random):
+    values = [63, *(random.randint(-63, 63) for _ in range(columns - 1))]
+    stored = encode({"weight": torch.tensor([values]) * 2.0**exponent}, "int7")
+    assert torch.equal(decode(stored)["weight"], torch.tensor([values]) * 2.0**exponent)
+    number = int.from_bytes(bytes(stored["weight"].tolist()), "little")
+    assert [(number >> 7 * i & 127) - 64 for i in range(columns)] == values
