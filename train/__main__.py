@@ -116,9 +116,14 @@ def run_leakage(args: argparse.Namespace) -> None:
 
 
 def run_store(args: argparse.Namespace) -> None:
-    from train.store import store_run
+    from train.store import StoreError, store_again, store_run
 
-    store_run(args.run, open_data(args), args.storage)
+    if args.run:
+        store_run(args.run, open_data(args), args.storage)
+    elif args.storage:
+        store_again(args.file, open_data(args), args.storage)
+    else:
+        raise StoreError(f"Name the storage type that {args.file} is to have with --storage.")
 
 
 def run_data(args: argparse.Namespace) -> None:

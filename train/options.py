@@ -76,7 +76,9 @@ def build_parser(description: str | None = None) -> argparse.ArgumentParser:
     store = commands.add_parser("store", help="store a run's best weights in weights/")
     store.add_argument("--task", choices=TASKS, required=True)
     store.add_argument("--data", help=DATA_HELP)
-    store.add_argument("--run", type=Path, required=True, help="run folder")
+    which = store.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run", type=Path, help="run folder")
+    which.add_argument("--file", type=Path, help="stored already, to be stored as --storage says")
     store.add_argument("--storage", choices=ENCODERS, help="default: int6 teachers, int8 students")
 
     data = commands.add_parser("data", help="check a data folder and count its images")

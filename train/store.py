@@ -12,7 +12,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from kdmodels.checkpoints import WEIGHTS, Checkpoint, Index
+from kdmodels.checkpoints import WEIGHTS, Checkpoint, Index, read_state
 from kdmodels.predict import Classifier
 from kdmodels.tasks import get_task
 from kdmodels.zoo import StateDict, build_model, get_spec
@@ -85,15 +85,29 @@ def as_trained(row: Checkpoint, state: StateDict) -> Classifier:
 
 
 def store_run(run: Path, manifest: Manifest, storage: str | None = None) -> Checkpoint:
-    """Store a run's best weights in `weights/` and in the index.
+    """Store a run's best weights in `weights/` and in the index (see `_store`)."""
+    row, state = read_run(run, manifest.id)
+    return _store(replace(row, storage=storage or row.storage), state, manifest)
+
+
+def store_again(file: Path, manifest: Manifest, storage: str) -> Checkpoint:
+    """Store a file of `weights/` in another storage type (see `_store`); its metrics are to be
+    measured anew.
+    """
+    index = Index.read()
+    row = next((c for c in index.checkpoints if c.file == file.name), None)
+    if row is None or row.data != manifest.id:
+        raise StoreError(f"{index.folder} holds no {file.name} that was trained on {manifest.id}.")
+    state = read_state(index.locate(row))
+    return _store(replace(row, storage=storage, temperature=1.0, metrics={}), state, manifest)
+
+
+def _store(row: Checkpoint, state: StateDict, manifest: Manifest) -> Checkpoint:
+    """Store weights as the row says.
 
     Checks on the validation and test images together that the storage type moves the accuracy by
-    less than 0.2 points against the float32 weights, and that the file stays below 45 MB. Raises
-    `StoreError`.
+    less than 0.2 points against `state`, and that the file stays below 45 MB. Raises `StoreError`.
     """
-    row, state = read_run(run, manifest.id)
-    if storage:
-        row = replace(row, storage=storage)
     with tempfile.TemporaryDirectory() as folder:  # what is refused must not reach `weights/`
         trial = Index(Path(folder))
         row = trial.store(row, state)

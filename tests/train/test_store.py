@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from train.store import (
     read_results,
     read_run,
     results_file,
+    store_again,
     store_run,
     update_results,
 )
@@ -55,6 +58,30 @@ def test_a_stored_run_is_a_file_and_a_row(finish_run, manifest, weights):
         error = (loaded[name] - tensor).float().norm()
         assert error <= 0.05 * tensor.float().norm()
     assert sorted(p.name for p in weights.iterdir()) == [file.name, "index.json"]
+
+
+def test_a_stored_file_changes_its_storage_type(finish_run, manifest, weights):
+    first = store_run(finish_run(manifest, "ofa_595", "vgg19", seed=5), manifest, "float16")
+    measured = replace(first, temperature=2.0, metrics={"accuracy": 0.5})
+    replace(Index.read(weights), checkpoints=(measured,)).write()
+    before = Index.read(weights).load(first).state_dict()
+    again = store_again(Path("anywhere") / first.file, manifest, "float32")
+    assert Index.read(weights).checkpoints == (again,)
+    assert again.sha256 != first.sha256 and again.bytes > 1.5 * first.bytes
+    same = ("file", "storage", "sha256", "bytes")
+    assert replace(again, **{k: getattr(first, k) for k in same}) == first  # measured anew
+    loaded = Index.read(weights).load(again).state_dict()
+    assert all(torch.equal(loaded[k], before[k]) for k in loaded)
+
+
+def test_a_file_that_is_not_stored_or_of_other_data_is_said(finish_run, manifest, weights):
+    with pytest.raises(StoreError, match=r"holds no mine\.safetensors that was trained on"):
+        store_run(finish_run(manifest), manifest)
+        store_again(Path("mine.safetensors"), manifest, "int8")
+    with pytest.raises(StoreError, match="that was trained on other"):
+        store_again(
+            Path("cxr-ofa_595-labels.safetensors"), replace(manifest, name="other"), "float32"
+        )
 
 
 @pytest.mark.parametrize("teacher, objective, variant, stem", [
