@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from kdmodels.codecs import decode, encode
@@ -282,7 +282,8 @@ class Index:
         about = {k: getattr(checkpoint, k) for k in ("task", "model", "classes", "storage")}
         metadata = {"checkpoint": json.dumps(about)}
         partial = self.folder / f"{file}.partial"
-        save_file(encode(state, checkpoint.storage), partial, metadata=metadata)
+        # Not `save_file`, which hides the file from all but its owner.
+        partial.write_bytes(save(encode(state, checkpoint.storage), metadata=metadata))
         os.replace(partial, self.folder / file)
         path = self.folder / file
         row = replace(checkpoint, file=file, sha256=sha256_of(path), bytes=path.stat().st_size)

@@ -51,6 +51,7 @@ def test_a_stored_run_is_a_file_and_a_row(finish_run, manifest, weights):
     assert (row.variant, row.temperature, row.metrics) == ("", 1.0, {})
     assert row.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert row.bytes == file.stat().st_size
+    assert file.stat().st_mode == (weights / "index.json").stat().st_mode  # others may read it
     index = Index.read(weights)
     assert index.find("cxr", "ofa_595", "vgg19") == row
     loaded = index.load(row).state_dict()
