@@ -17,7 +17,7 @@ from torch import nn
 
 from kdmodels.codecs import decode, encode
 from kdmodels.tasks import get_task
-from kdmodels.zoo import ModelSpec, StateDict, build_model, get_spec
+from kdmodels.zoo import TEACHERS, ModelSpec, StateDict, build_model, get_spec
 
 # KD_WEIGHTS points the app and the training at another folder of weights, such as your own.
 WEIGHTS = Path(os.environ.get("KD_WEIGHTS") or Path(__file__).parent.parent / "weights")
@@ -217,10 +217,12 @@ class Index:
         )
 
     def teachers(self, task: str) -> list[str]:
-        """Teachers of a task that are stored together with a student distilled from them."""
-        rows = [c for c in self.checkpoints if c.task == task]
-        origins = {c.teacher for c in rows if not c.variant}
-        return [c.model for c in rows if c.model in origins and not c.variant]
+        """Teachers of a task that are stored together with a student distilled from them, in the
+        order of the model table.
+        """
+        rows = [c for c in self.checkpoints if c.task == task and not c.variant]
+        stored = {c.model for c in rows} & {c.teacher for c in rows}
+        return [teacher for teacher in TEACHERS if teacher in stored]
 
     def locate(self, checkpoint: Checkpoint) -> Path:
         """The verified file: from the folder, else from the Hub at the pinned revision.

@@ -198,10 +198,10 @@ def test_the_index_is_sorted_by_task_then_teachers_first(tiny_index):
 
 
 def test_teachers_are_those_with_a_student(tiny_index):
-    assert sorted(tiny_index.teachers("cxr")) == sorted(TEACHERS)
+    assert tiny_index.teachers("cxr") == list(TEACHERS)
     kept = [c for c in tiny_index.checkpoints if (c.task, c.teacher) != ("cxr", "vgg19")]
     without_student = replace(tiny_index, checkpoints=tuple(kept))
-    assert sorted(without_student.teachers("cxr")) == ["autoformerv2_t", "visformer_s"]
+    assert without_student.teachers("cxr") == ["visformer_s", "autoformerv2_t"]
     assert sorted(without_student.teachers("histopathology")) == sorted(TEACHERS)
     kept = [c for c in tiny_index.checkpoints if (c.task, c.model) != ("cxr", "visformer_s")]
     assert "visformer_s" not in replace(tiny_index, checkpoints=tuple(kept)).teachers("cxr")
