@@ -115,6 +115,7 @@ def test_the_keyboard_paints_too(compared):
 
 def test_a_higher_temperature_softens_both(compared):
     tab(compared, "Temperature")
+    compared.wait_for_timeout(1000)  # what is typed before a new tab is set up is lost
 
     def largest(value: str) -> list[float]:
         compared.locator("#temperature input[type=number]").fill(value)
