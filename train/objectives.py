@@ -44,6 +44,11 @@ class Objective(ABC):
         least, most = cls.teachers
         return least <= number and (most is None or number <= most)
 
+    def demand(self, number: int) -> None:
+        """Raise `ValueError` where it cannot be trained with that many teachers."""
+        if not self.takes(number):
+            raise ValueError(f"The objective '{self.name}' cannot do with {number} teachers.")
+
     @abstractmethod
     def __call__(
         self, student: Answers, targets: Tensor, teachers: Sequence[Answers] = ()
@@ -97,10 +102,7 @@ class Hybrid(Objective):
     def __call__(
         self, student: Answers, targets: Tensor, teachers: Sequence[Answers] = ()
     ) -> Tensor:
-        if not self.takes(len(teachers)):
-            raise ValueError(
-                f"The objective '{self.name}' cannot do with {len(teachers)} teachers."
-            )
+        self.demand(len(teachers))
         hard = self.labels(student, targets)
         soft = F.kl_div(
             F.log_softmax(student.logits / self.temperature, dim=1),
@@ -179,10 +181,7 @@ class Features(Objective):
     def __call__(
         self, student: Answers, targets: Tensor, teachers: Sequence[Answers] = ()
     ) -> Tensor:
-        if not self.takes(len(teachers)):
-            raise ValueError(
-                f"The objective '{self.name}' cannot do with {len(teachers)} teachers."
-            )
+        self.demand(len(teachers))
         return F.mse_loss(student.logits, teachers[0].logits)
 
 
