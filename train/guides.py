@@ -1,10 +1,10 @@
 """A start from ImageNet features without ImageNet weights of the network itself.
 
 Before it sees a label, a network learns to give the features that a small frozen ImageNet network,
-the guide, gives for the same view: unsupervised feature distillation before fine-tuning on labels (the idea
-of EFCM in pathology; Wei et al., "Contrastive Learning Rivals Masked Image Modeling in Fine-tuning
-via Feature Distillation", arXiv 2205.14141, who whiten the targets of each image; here each feature
-is standardised over the images). Where the Hub is reachable, `pretrained: true` is the plainer way.
+the guide, gives for the same view: unsupervised feature distillation before fine-tuning on labels
+(the idea of EFCM in pathology; Wei et al., "Contrastive Learning Rivals Masked Image Modeling in
+Fine-tuning via Feature Distillation", arXiv 2205.14141). Each feature is standardised over the
+training views. Where the Hub is reachable, `pretrained: true` is the plainer way.
 """
 
 import hashlib

@@ -182,9 +182,8 @@ class Trainer:
         recipe, accelerator = self.recipe, self.accelerator
         if number > state.phase:
             state.begin_phase(number)
-        self.features = (
-            self._guide_features() if phase.objective else None
-        )  # large: freed after use
+        # Large, so it is freed once no phase needs it.
+        self.features = self._guide_features() if phase.objective else None
         model, ema, optimizer = self._build(phase, state)
         draw = None if phase.objective else self.surroundings  # the guide saw films as they are
         views = TrainViews(self.store, phase.size, recipe.seed, phase.augmentation, draw)

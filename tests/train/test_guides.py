@@ -5,6 +5,7 @@ import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 import train.guides
@@ -55,6 +56,23 @@ def test_the_features_are_those_before_the_head(file):
             whole.forward_features(pixels.float() / 127.5 - 1), pre_logits=True
         )
     torch.testing.assert_close(found.logits, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_timms_own_weights_are_fed_as_they_were_trained(file, monkeypatch):
+    create = timm.create_model
+
+    def fetched(name, pretrained=False, **settings):
+        assert pretrained  # the same weights as in the file, so that only their use differs
+        model = create(name, **settings)
+        model.load_state_dict(load_file(file), strict=False)
+        return model
+
+    of_file = Guide.load(file)
+    monkeypatch.setattr(timm, "create_model", fetched)
+    own = Guide.load(None)
+    assert (own.mean, own.std) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    assert own.sha256 != of_file.sha256
+    assert of_file.mean == of_file.std == (0.5, 0.5, 0.5)
 
 
 def test_another_file_is_another_guide(file, tmp_path):
