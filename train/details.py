@@ -11,7 +11,10 @@ from train.summary import (
     changes_of,
     evaluated,
     linked,
+    linked_change,
+    mean_over,
     over_seeds,
+    seed_by_seed,
     seeds_of,
     size_of,
     summary_of,
@@ -122,7 +125,7 @@ def _sizes(rows: list[Checkpoint]) -> list[str]:
 
 
 def _seeds(rows: list[Checkpoint], results: dict) -> list[str]:
-    stems = {c.stem for c in rows}
+    stems, stored = {c.stem for c in rows}, rows
     rows = [c for c in rows if over_seeds(c, results, "accuracy")]
     if not results.get("seeds"):
         return []
@@ -148,28 +151,24 @@ def _seeds(rows: list[Checkpoint], results: dict) -> list[str]:
         )
         mean = [over_seeds(c, results, m) for m in ("accuracy", "macro_f1")]
         lines.append(row(linked(c), *mean, each))
+    both = (changes_of(stored, results, role) for role in ("teacher", "student"))
+    differences = {c["stem"]: c for changes in both for c in changes.values()}
     for stem, entries in results["seeds"].items():
-        change = results.get("distillation_over_seeds", {}).get(stem)
-        if change and stem not in stems:
-            mean = [
-                f"{mean_and_range([e[m] for e in entries])}, {len(entries)} seeds"
-                for m in ("accuracy", "macro_f1")
-            ]
+        if stem in differences and stem not in stems:
+            mean = [mean_over([e[m] for e in entries]) for m in ("accuracy", "macro_f1")]
             each = "; ".join(
                 f"{e['seed']}: {100 * e['accuracy']:.1f} / {100 * e['macro_f1']:.1f}, "
                 f"{sha256[stem, e['seed']]}"
                 for e in entries
             )
-            lines.append(row(f"{change['name']}, not stored", *mean, each))
-    changes = {n: c for n, c in changes_of(rows, results).items() if len(c["seeds"]) > 1}
+            lines.append(row(f"{linked_change(differences[stem])}, not stored", *mean, each))
+    changes = {n: c for n, c in changes_of(stored, results).items() if len(c["seeds"]) > 1}
     if changes:
         lines += ["", *head("student minus labels only", "macro-F1", "macro-F1, seed by seed")]
         lines += [
-            row(name, points(change["macro_f1"]), "; ".join(
-                f"{100 * s['macro_f1']:+.1f} (seed {s['seed']})" for s in change["seeds"]
-            ))
-            for name, change in changes.items()
-        ]  # fmt: skip
+            row(linked_change(change), points(change["macro_f1"]), seed_by_seed(change, "macro_f1"))
+            for change in changes.values()
+        ]
     return [*lines, ""]
 
 

@@ -22,6 +22,7 @@ from train.audit_tables import judge_blanking, judge_swaps
 from train.floors import BLIND_TO
 from train.markdown import percent, points
 from train.recipes import FOLDER, read_recipe, to_dict
+from train.seeds import counted
 from train.summary import changes_of, linked, over_seeds, summary
 
 HERE = Path(__file__).parent
@@ -147,7 +148,7 @@ def changes_told(row: Checkpoint, index: Index, results: dict) -> str | None:
     return change and (
         "Against the same recipe on labels only, in percentage points with paired 95% intervals: "
         f"accuracy {points(change['accuracy'])}, macro-F1 {points(change['macro_f1'])}; mean of "
-        f"{len(change['seeds'])} seed(s)."
+        f"{len(counted(change))} seed(s)."
     )
 
 

@@ -18,7 +18,7 @@ from kdmodels.tasks import get_task
 from kdmodels.zoo import StateDict, build_model, get_spec
 from train.datasets import Manifest
 from train.evaluate import labels_of, logits_of
-from train.recipes import FOLDER, read_recipe, to_dict
+from train.recipes import FOLDER, Recipe, read_recipe, to_dict
 
 log = logging.getLogger("train")
 
@@ -32,48 +32,69 @@ class StoreError(Exception):
     """A run that must not be stored, or not be compared; the message says why."""
 
 
+def read_identity(run: Path) -> dict:
+    """What a run folder says it is (see `train.runs.RunFolder`). Raises `StoreError`."""
+    try:
+        identity = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
+        return identity | {"task": identity["recipe"]["task"]}
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise StoreError(f"{run} is no run folder: {error}") from error
+
+
 def read_run(run: Path, data_id: str) -> tuple[Checkpoint, StateDict]:
     """The best weights of a finished run, and their row of the index before `Index.store`.
 
     Raises `StoreError` unless the run is finished, its recipe is the one in the repository, and its
     data are those of `data_id`.
     """
+    identity = read_identity(run)
     try:
-        identity = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
         recipe, trained_on = identity["recipe"], identity["data"]
         shortened = (identity.get("settings") or {}).get("max_steps")
         state = load_file(run / "best.safetensors")
         with safe_open(run / "state.safetensors", framework="pt") as reader:
             position = json.loads(reader.metadata()["position"])
-    except (OSError, SafetensorError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise StoreError(f"{run} is no run folder with trained weights: {error}") from error
     if trained_on != data_id:
         raise StoreError(f"{run} was trained on {trained_on}, not on {data_id}.")
-    file = FOLDER / f"{recipe['name']}.yaml"
-    known = read_recipe(file, seed=recipe["seed"]) if file.exists() else None
+    known = recipe_of(recipe["name"], recipe["seed"])
     if not known or json.loads(json.dumps(to_dict(known))) != recipe:
-        raise StoreError(f"{run} was not made by {file} as it stands, so nobody could repeat it.")
+        raise StoreError(
+            f"{run} was not made by {FOLDER / recipe['name']}.yaml as it stands, so nobody could "
+            "repeat it."
+        )
     if shortened:
         raise StoreError(f"{run} is a trial with --max-steps {shortened}, not a whole training.")
     if not position["finished"]:
         raise StoreError(f"{run} is not finished; start its command again to go on.")
-    row = Checkpoint(
-        task=recipe["task"],
-        model=recipe["model"],
-        teacher=recipe["teacher"],
-        classes=get_task(recipe["task"]).class_ids,
+    return row_of(known, data_id), state
+
+
+def recipe_of(name: str, seed: int = 0) -> Recipe | None:
+    """The recipe of that name in the repository, which is the `Checkpoint.stem` of its weights."""
+    file = FOLDER / f"{name}.yaml"
+    return read_recipe(file, seed=seed) if file.exists() else None
+
+
+def row_of(recipe: Recipe, data_id: str) -> Checkpoint:
+    """The row of the index of a recipe's weights on some data, before `Index.store`."""
+    return Checkpoint(
+        task=recipe.task,
+        model=recipe.model,
+        teacher=recipe.teacher,
+        classes=get_task(recipe.task).class_ids,
         file="",
         sha256="",
         bytes=0,
-        storage=DEFAULT_STORAGE[get_spec(recipe["model"]).role],
-        recipe=f"train/recipes/{recipe['name']}.yaml",
+        storage=DEFAULT_STORAGE[get_spec(recipe.model).role],
+        recipe=f"train/recipes/{recipe.name}.yaml",
         data=data_id,
         date=datetime.date.today().isoformat(),
-        seed=recipe["seed"],
-        input_size=recipe["phases"][-1]["size"],
-        variant=known.variant,
+        seed=recipe.seed,
+        input_size=recipe.phases[-1].size,
+        variant=recipe.variant,
     )
-    return row, state
 
 
 def as_trained(row: Checkpoint, state: StateDict) -> Classifier:

@@ -11,6 +11,7 @@ from kdmodels.zoo import ModelSpec, build_model, count_macs, count_parameters, g
 from train.audit_tables import audit_summary
 from train.floors import BLIND_TO
 from train.markdown import head, mean_and_range, percent, points, row
+from train.seeds import counted
 
 GROUP_NAMES = {"cxr": "patient or block", "histopathology": "tile"}
 
@@ -36,6 +37,11 @@ def linked(checkpoint: Checkpoint) -> str:
     return f"[{checkpoint.name}]({checkpoint.recipe})"
 
 
+def linked_change(change: dict) -> str:
+    """The name of a row of `changes_of` with a link to its recipe, which is called like its weights."""
+    return f"[{change['name']}](train/recipes/{change['stem']}.yaml)"
+
+
 def seeds_of(checkpoint: Checkpoint, results: dict, metric: str) -> dict[int, float]:
     """A metric by seed: of the stored weights, and of further seeds where they were measured."""
     further = {e["seed"]: e[metric] for e in results.get("seeds", {}).get(checkpoint.stem, [])}
@@ -45,7 +51,14 @@ def seeds_of(checkpoint: Checkpoint, results: dict, metric: str) -> dict[int, fl
 def over_seeds(checkpoint: Checkpoint, results: dict, metric: str) -> str:
     """`79.1 (78.3 to 79.8), 3 seeds`: mean and range; nothing where there is one seed only."""
     found = list(seeds_of(checkpoint, results, metric).values())
-    return f"{mean_and_range(found)}, {len(found)} seeds" if len(found) > 1 else ""
+    return mean_over(found) if len(found) > 1 else ""
+
+
+def mean_over(found: list[float]) -> str:
+    """`79.1 (78.3 to 79.8), 3 seeds`, or `79.1, 1 seed`, of a metric by seed."""
+    if len(found) == 1:
+        return f"{100 * found[0]:.1f}, 1 seed"
+    return f"{mean_and_range(found)}, {len(found)} seeds"
 
 
 def summary(index: Index, results: dict) -> str:
@@ -125,7 +138,7 @@ def _floors(task: Task, results: dict) -> list[str]:
 
 
 def changes_of(rows: list[Checkpoint], results: dict, role: str = "student") -> dict[str, dict]:
-    """By name of each distilled student what distillation changed: {accuracy, macro_f1, seeds}.
+    """By name of each distilled student what distillation changed: {stem, accuracy, macro_f1, seeds}.
 
     With the role `teacher`: of each variant of a teacher, what it changed against the usual recipe.
     Over several seeds where they were measured with the weights that are stored now, else of the
@@ -141,12 +154,21 @@ def changes_of(rows: list[Checkpoint], results: dict, role: str = "student") -> 
     for stem, change in results.get("distillation_over_seeds", {}).items():
         if all(sha256.get(file) == known for file, known in change["files"].items()):
             changes[stem] = change
-    return {c["name"]: c for stem, c in changes.items() if _role_of(stem) == role}
+    return {c["name"]: c | {"stem": stem} for stem, c in changes.items() if _role_of(stem) == role}
 
 
 def _role_of(stem: str) -> str:
     model = stem.split("-")[1]  # <task>-<model>, and what `Checkpoint.stem` adds
     return get_spec(model).role
+
+
+def seed_by_seed(change: dict, metric: str) -> str:
+    """`+1.0 (seed 0); +3.0 (seed 1, in no mean)`: the latter's single answers were not kept."""
+    held = counted(change)
+    return "; ".join(
+        f"{100 * s[metric]:+.1f} (seed {s['seed']}{'' if s in held else ', in no mean'})"
+        for s in change["seeds"]
+    )
 
 
 def _distillation(rows: list[Checkpoint], results: dict) -> list[str]:
@@ -168,14 +190,12 @@ def _distillation(rows: list[Checkpoint], results: dict) -> list[str]:
         *head("student", "accuracy", "macro-F1", "accuracy, seed by seed"),
         *[
             row(
-                name,
+                linked_change(change),
                 points(change["accuracy"]),
                 points(change["macro_f1"]),
-                "; ".join(
-                    f"{100 * s['accuracy']:+.1f} (seed {s['seed']})" for s in change["seeds"]
-                ),
+                seed_by_seed(change, "accuracy"),
             )
-            for name, change in changes.items()
+            for change in changes.values()
         ],
         "",
         "The interval excludes zero for: " + ", ".join(clear) + "; it includes zero for all else."
@@ -186,15 +206,31 @@ def _distillation(rows: list[Checkpoint], results: dict) -> list[str]:
 
 
 def _starts(rows: list[Checkpoint], results: dict) -> list[str]:
+    """Of teachers trained by a variant of their recipe, what that changed."""
     changes = changes_of(rows, results, "teacher")
     if not changes:
         return []
-    found = "; ".join(f"{name} {points(c['accuracy'])}" for name, c in changes.items())
-    return [
-        "Variants of the teachers' recipes against the usual ones, accuracy in percentage points "
-        f"(`scratch`: on labels alone, without the start from ImageNet features): {found}.",
+    lines = [
+        "Teachers by a variant of their recipe, not stored, against the stored ones (`scratch`: on "
+        "labels alone for as many epochs, without the start from ImageNet features): accuracy in "
+        "percent, and the differences in percentage points with paired 95% intervals.",
         "",
+        *head("teacher", "accuracy", "stored", "difference", "difference in macro-F1"),
     ]
+    for change in changes.values():
+        usual = next(c for c in rows if c.file in change["files"])
+        seeds = {s["seed"] for s in change["seeds"]}
+        found = [e["accuracy"] for e in results["seeds"][change["stem"]] if e["seed"] in seeds]
+        lines.append(
+            row(
+                linked_change(change),
+                f"{100 * sum(found) / len(found):.1f}",
+                percent(usual.metrics["accuracy"]),
+                points(change["accuracy"]),
+                points(change["macro_f1"]),
+            )
+        )
+    return [*lines, ""]
 
 
 def _leakage(task: Task, results: dict) -> list[str]:

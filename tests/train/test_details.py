@@ -106,9 +106,10 @@ def test_weights_of_an_older_evaluation_have_empty_cells(evaluated_index):
 
 def test_links_of_the_details_lead_out_of_their_folder(evaluated_index, some_results):
     text = details(evaluated_index, some_results)
-    # in the summary and in the table of classes
+    # in the summary, in the table of classes, and for each task in that of what distillation changes
     links = len(re.findall(r"\]\(\.\./train/recipes/", text))
-    assert links == 2 * len(evaluated_index.checkpoints)
+    changes = sum(len(part.get("distillation", {})) for part in some_results.values())
+    assert changes and links == 2 * len(evaluated_index.checkpoints) + changes
     assert "](train/" not in text
 
 

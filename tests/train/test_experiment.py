@@ -90,7 +90,7 @@ def words_of(recipe: Recipe) -> list[str]:
         words = ["student", "--task", recipe.task]
     if recipe.guided:
         words += ["--guide", str(train.recipes.FOLDER.parent / GUIDE)]
-    if recipe.swap_surroundings:  # of which no option tells
+    if recipe.variant not in ("", recipe.objective):  # of which no option tells
         return [*words, "--recipe", str(train.recipes.FOLDER / f"{recipe.name}.yaml")]
     if get_spec(recipe.model).role == "teacher":
         return words

@@ -240,11 +240,22 @@ def test_further_seeds_are_measured_stored_and_compared(stored, finish_run, mani
     assert set(results["seeds"]) == {"cxr-ofa_595-labels", "cxr-ofa_595-from-vgg19"}
     assert list(results["distillation_over_seeds"]) == ["cxr-ofa_595-from-vgg19"]
     assert evaluate_task(manifest, runs=runs) == []
-    text = log_of(caplog, manifest)
-    for part in ("seeds", "distillation_over_seeds"):
-        assert f"cxr: {part} stays as stored; python -m train evaluate --runs measures" in text
+    assert "seeds, distillation_over_seeds: equals what is stored" in log_of(caplog, manifest)
     evaluate_task(manifest, write=True)
-    assert read_results()["cxr"]["seeds"] == results["seeds"]
+    assert read_results()["cxr"] == results
+    other = results["distillation_over_seeds"]["cxr-ofa_595-from-vgg19"]
+    other["accuracy"]["value"] += 0.1
+    update_results("cxr", **results)
+    name = "cxr: distillation_over_seeds.cxr-ofa_595-from-vgg19.accuracy.value"
+    assert evaluate_task(manifest) == [name]
+
+
+def test_runs_measured_on_other_data_do_not_count(stored, finish_run, manifest):
+    evaluate_task(manifest, write=True, runs=[finish_run(manifest, "ofa_595", None, 0.2, seed=1)])
+    assert read_results()["cxr"]["seeds"]
+    update_results("cxr", data="other@0")
+    evaluate_task(manifest, write=True)
+    assert read_results()["cxr"]["seeds"] == {}
 
 
 def test_all_tasks_take_their_own_runs(both, finish_run, manifest):

@@ -1,6 +1,8 @@
 """`train.seeds`: further runs of a recipe, and what distillation changes over all of them."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from kdmodels.checkpoints import Index, sha256_of
 from kdmodels.predict import Classifier
 from kdmodels.zoo import TEACHERS
 from train.evaluate import compare, labels_of, logits_of
-from train.seeds import control_of, measure_runs, read_runs, run_task
-from train.store import StoreError, as_trained, read_run, store_run
+from train.seeds import control_of, counted, measure_runs, read_runs
+from train.store import StoreError, as_trained, read_identity, read_run, store_run
 
 STUDENT, CONTROL = "cxr-ofa_595-from-vgg19", "cxr-ofa_595-labels"
 
@@ -103,6 +105,104 @@ def test_a_student_that_is_not_stored_is_compared_by_one_seed(weights, finish_ru
     assert change["files"] == {control.file: control.sha256}
 
 
+# --- Runs whose folders are gone -------------------------------------------------------------
+
+
+@pytest.fixture
+def later(measured, manifest, weights):
+    """Measure again, with what was found before and other folders."""
+    _, stored, _ = measured
+    samples = manifest.split("test")
+    logits = {c.stem: logits_of(Classifier.load(Index.read(weights), c), samples) for c in stored}
+
+    def measure(known: dict, folders=(), rows=stored) -> dict:
+        runs = read_runs(folders, manifest.id, rows)
+        return measure_runs(runs, rows, {c.stem: logits[c.stem] for c in rows}, manifest, known)
+
+    return measure
+
+
+def test_runs_count_when_their_folders_are_gone(measured, later):
+    folders, _, found = measured
+    assert later(found) == found
+    known: dict = {}
+    for seed in (1, 2):
+        known = later(known, [folders[teacher, seed] for teacher in (None, "vgg19")])
+    assert known == found
+
+
+def test_a_seed_that_was_trained_again_takes_the_place(measured, later, finish_run, manifest):
+    folders, _, found = measured
+    shutil.rmtree(folders[None, 1])
+    again = finish_run(manifest, "ofa_595", None, 0.7, seed=1)
+    entries = later(found, [again])["seeds"][CONTROL]
+    assert [e["seed"] for e in entries] == [1, 2]
+    assert entries[0]["sha256"] == sha256_of(again / "best.safetensors")
+    assert entries[1] == found["seeds"][CONTROL][1]
+
+
+def _new_teacher(found: dict, recipe: Path) -> None:
+    found["seeds"][STUDENT][0]["teacher"] = "0" * 64
+
+
+def _new_rate(found: dict, recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("lr: 0.1", "lr: 0.2"))
+
+
+def _no_recipe(found: dict, recipe: Path) -> None:
+    recipe.unlink()
+
+
+@pytest.mark.parametrize(
+    ("happens", "left", "reason"),
+    [
+        (_new_teacher, [2], "its teacher is no longer stored"),
+        (_new_rate, [], "its recipe has changed"),
+        (_no_recipe, [], "its recipe is gone"),
+    ],
+)
+def test_what_would_not_be_trained_so_today_is_forgotten(
+    measured, later, recipes, caplog, happens, left, reason
+):
+    found = measured[-1]
+    happens(found, recipes / f"{STUDENT}.yaml")
+    caplog.set_level("INFO", logger="train")
+    assert [e["seed"] for e in later(found)["seeds"].get(STUDENT, [])] == left
+    assert f"{STUDENT}, seed 1, no longer counts: {reason}." in caplog.text
+
+
+def test_an_earlier_seed_without_answers_is_told_but_in_no_mean(measured, later):
+    folders, _, found = measured
+    bare = {
+        stem: [{k: e[k] for k in ("seed", "accuracy", "macro_f1", "sha256")} for e in entries[:1]]
+        for stem, entries in found["seeds"].items()
+    }
+    known = later({"seeds": bare}, [folders[teacher, 2] for teacher in (None, "vgg19")])
+    change = known["distillation_over_seeds"][STUDENT]
+    before = found["distillation_over_seeds"][STUDENT]
+    assert [s["seed"] for s in change["seeds"]] == [0, 1, 2]
+    assert [s["seed"] for s in counted(change)] == [0, 2]
+    for name in ("accuracy", "macro_f1"):
+        assert [s[name] for s in change["seeds"]] == [s[name] for s in before["seeds"]]
+        mean = np.mean([s[name] for s in counted(change)])
+        assert change[name]["value"] == pytest.approx(mean, abs=2e-4)
+
+
+def test_a_difference_that_rests_on_more_seeds_is_kept(measured, later, finish_run, manifest):
+    """Its runs' answers were not kept, so that a later one can count fewer."""
+    folders, stored, found = measured
+    bare = {
+        stem: [{k: v for k, v in e.items() if k != "answers"} for e in entries]
+        for stem, entries in found["seeds"].items()
+    }
+    known = found | {"seeds": bare}
+    assert later(known) == known
+    pair = [folders[teacher, 1] for teacher in (None, "vgg19")]
+    assert later(known, pair)["distillation_over_seeds"] == found["distillation_over_seeds"]
+    other = replace(stored[0], sha256="0" * 64), *stored[1:]  # not what it rests on
+    assert later(known, rows=other)["distillation_over_seeds"] == {}
+
+
 def test_a_seed_that_is_stored_is_not_measured_twice(measured, manifest, caplog):
     folders, stored, _ = measured
     caplog.set_level("INFO", logger="train")
@@ -125,12 +225,12 @@ def test_an_unfinished_run_is_refused(finish_run, manifest):
 
 
 def test_a_run_tells_its_task(finish_run, manifest, tmp_path):
-    assert run_task(finish_run(manifest)) == "cxr"
+    assert read_identity(finish_run(manifest))["task"] == "cxr"
     with pytest.raises(StoreError, match=f"{tmp_path} is no run folder"):
-        run_task(tmp_path)
+        read_identity(tmp_path)
     (tmp_path / "run.yaml").write_text("recipe: [")
     with pytest.raises(StoreError, match="is no run folder"):
-        run_task(tmp_path)
+        read_identity(tmp_path)
 
 
 def test_the_control_is_the_same_student_of_the_same_task(new_row):

@@ -10,6 +10,8 @@ from kdmodels.tasks import TASKS
 from kdmodels.zoo import TEACHERS, build_model, count_macs, count_parameters
 from train.summary import summary
 
+STUDENT = "[OFA-595 (from VGG19)](train/recipes/cxr-ofa_595-from-vgg19.yaml)"
+
 
 def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
@@ -113,10 +115,7 @@ def test_a_difference_that_may_be_none_is_called_so(evaluated_index, interval, z
     assert (f"excludes zero for: {excluded}" in text) == (not zero)
     low, high = (100 * v for v in interval)
     cell = f"{100 * change['value']:+.1f} ({low:+.1f} to {high:+.1f})"
-    assert (
-        f"| OFA-595 (from VGG19) | {cell} | {cell} | {100 * change['value']:+.1f} (seed 0) |"
-        in text
-    )
+    assert f"| {STUDENT} | {cell} | {cell} | {100 * change['value']:+.1f} (seed 0) |" in text
 
 
 def over_two_seeds(files: dict) -> dict:
@@ -133,18 +132,37 @@ def test_several_seeds_are_preferred_while_the_weights_are_theirs(evaluated_inde
     for sha256, cell in ((row.sha256, "+2.0 (+1.0 to +3.0)"), ("0" * 64, "+5.0 (+4.0 to +6.0)")):
         over = {"distillation_over_seeds": over_two_seeds({row.file: sha256})}
         text = summary(evaluated_index, {"cxr": results | over})
-        assert f"| {row.name} | {cell} | {cell} |" in text
+        assert f"| {STUDENT} | {cell} | {cell} |" in text
         assert ("+3.0 (seed 0); +1.0 (seed 4)" in text) == (sha256 == row.sha256)
 
 
 def test_a_teachers_variant_is_told_apart_from_what_distillation_changes(evaluated_index):
     points = {"value": -0.031, "ci95": [-0.052, -0.011]}
+    usual = evaluated_index.find("cxr", "vgg19")
     change = {"name": "VGG19 (scratch)", "accuracy": points, "macro_f1": points,
-              "seeds": [{"seed": 0, "accuracy": -0.031, "macro_f1": -0.031}], "files": {}}  # fmt: skip
-    found = {"distillation_over_seeds": {"cxr-vgg19-scratch": change}}
+              "seeds": [{"seed": 0, "accuracy": -0.031, "macro_f1": -0.031}],
+              "files": {usual.file: usual.sha256}}  # fmt: skip
+    entries = [{"seed": s, "accuracy": a, "macro_f1": 0.6} for s, a in ((0, 0.65), (1, 0.95))]
+    stem = "cxr-vgg19-scratch"
+    found = {"distillation_over_seeds": {stem: change}, "seeds": {stem: entries}}
     text = summary(evaluated_index, {"cxr": found})
-    assert "without the start from ImageNet features): VGG19 (scratch) -3.1 (-5.2 to -1.1)." in text
+    wanted = [
+        f"[VGG19 (scratch)](train/recipes/{stem}.yaml)", "65.0", shown(usual.metrics["accuracy"]),
+        "-3.1 (-5.2 to -1.1)", "-3.1 (-5.2 to -1.1)",
+    ]  # fmt: skip
+    assert [cells(line) for line in text.split("\n") if "(scratch)](" in line] == [wanted]
     assert "What distillation changes" not in text
+
+
+def test_a_seed_that_counts_in_no_mean_is_marked(evaluated_index):
+    points = {"value": 0.02, "ci95": [0.01, 0.03]}
+    seeds = [{"seed": 0, "accuracy": 0.02, "macro_f1": 0.02},
+             {"seed": 1, "accuracy": 0.12, "macro_f1": 0.1, "counted": False}]  # fmt: skip
+    change = {"name": "S", "accuracy": points, "macro_f1": points, "seeds": seeds, "files": {}}
+    found = {"distillation_over_seeds": {"cxr-ofa_595-from-all": change}}
+    text = summary(evaluated_index, {"cxr": found})
+    line = next(line for line in text.split("\n") if line.startswith("| [S]("))
+    assert cells(line)[-1] == "+2.0 (seed 0); +12.0 (seed 1, in no mean)"
 
 
 # --- Floors and leakage ----------------------------------------------------------------------
