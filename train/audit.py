@@ -19,7 +19,6 @@ shortcuts over signal", Nature Machine Intelligence 3, 2021). Three questions ar
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,6 @@ from kdmodels.tasks import Task
 from train.blanking import (
     FILLED,
     FILLS,
-    LUNGS,
     MAIN_FILL,
     SWAPS,
     VERSIONS,
@@ -46,17 +44,16 @@ from train.blanking import (
     choose_donors,
     has_lungs,
 )
-from train.datasets import DataError, Manifest, Sample
+from train.datasets import DataError, Manifest
 from train.evaluate import (
     LEVEL,
-    MIN_WITHIN,
     compare,
     confusion,
     group_bootstrap,
-    labels_of,
     rates,
     within_sources,
 )
+from train.films import Films, masked_films
 from train.floors import FEATURES
 from train.loop import predict_logits
 from train.seeds import read_runs
@@ -72,72 +69,9 @@ from train.views import PixelStore
 
 log = logging.getLogger("train")
 
-MIN_FILMS = MIN_WITHIN  # of a class with masks; classes with fewer are left out
 FOREST_FEATURE = "16 x 16 px thumbnail"
 TREES = 500
 FOREST_SIZE = 128  # px, the side of the films that thumbnails are made of
-
-
-# --- Which films -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Films:
-    """Films of one split with usable masks, of the classes that have enough of them.
-
-    task: the task with those classes alone. columns: their places among the network's logits.
-    notes: what was left out, in words.
-    """
-
-    task: Task
-    samples: tuple[Sample, ...]
-    columns: tuple[int, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(N,) places of the labels in `task`."""
-        return labels_of(self.samples, self.task)
-
-    @property
-    def groups(self) -> list[str]:
-        return [s.group for s in self.samples]
-
-
-def masked_films(manifest: Manifest, split: str = "test") -> Films:
-    """The films of a split to audit on. Raises `DataError` when they hold fewer than two classes.
-
-    Left out: films without a mask, films whose mask cannot be of two lungs (`LUNGS`), and then
-    classes with fewer than `MIN_FILMS`.
-    """
-    task, notes = manifest.task, []
-    masked = [s for s in manifest.split(split) if s.mask]
-    usable = [s for s in masked if has_lungs(s)]
-    if strange := sorted(s.mask.name for s in set(masked) - set(usable)):
-        log.info("Masks that cannot be of two lungs: %s", ", ".join(strange))
-        low, high = (f"{100 * share:.0f}%" for share in LUNGS)
-        notes.append(
-            f"Left out: {len(strange)} films whose masks cover less than {low} or more than {high}."
-        )
-    counts = Counter(s.label for s in usable)
-    held = tuple(c for c in task.classes if counts[c.id] >= MIN_FILMS)
-    if len(held) < 2:
-        raise DataError(
-            f"The audit needs lung masks for {MIN_FILMS} films each of two classes or more, but "
-            f"the {split} split of '{manifest.name}' has them for {len(usable)} films in all."
-        )
-    notes += [
-        f"Left out: {c.name}, with masks for {counts[c.id]} films, fewer than {MIN_FILMS}."
-        for c in task.classes
-        if c not in held
-    ]
-    part = replace(task, classes=held)
-    return Films(
-        part,
-        tuple(s for s in usable if s.label in part.class_ids),
-        tuple(task.class_ids.index(c.id) for c in held),
-        tuple(notes),
-    )
 
 
 # --- Measuring -------------------------------------------------------------------------------
@@ -283,10 +217,20 @@ def _majority(labels: np.ndarray, parts: Sequence[str]) -> float:
 # --- The command -----------------------------------------------------------------------------
 
 
+def _kept(results: dict, manifest: Manifest) -> dict[str, dict]:
+    """By name the runs of the stored audit, if it is of the same data, that still count."""
+    audit = results.get("audit", {})
+    counted = {e["sha256"] for entries in results.get("seeds", {}).values() for e in entries}
+    if audit.get("data") != manifest.id:
+        return {}
+    return {name: m for name, m in audit["models"].items() if m["sha256"] in counted}
+
+
 def audit_task(manifest: Manifest, write: bool = False, runs: Sequence[Path] = ()) -> dict:
     """Audit all stored checkpoints of a task on the test split; `write` stores the results.
 
-    runs: folders of further runs, which are audited too.
+    runs: folders of further runs, which are audited too. Those of an earlier audit stay, as long
+    as the evaluation counts them (see `train.seeds`).
 
     They go into `weights/results.json` under [task]["audit"], and a figure beside it. Without
     `write`, says whether the stored results are the same. Raises `DataError` or `StoreError`.
@@ -322,21 +266,24 @@ def audit_task(manifest: Manifest, write: bool = False, runs: Sequence[Path] = (
         about = {"name": row.name, "role": row.spec.role, "sha256": row.sha256}
         audit["models"][row.file] = about | found
     further = read_runs(runs, manifest.id, rows)
-    if further:
-        audit["notes"].append("Rows that name a seed are further runs, which are not stored.")
+    known = read_results().get(task.id, {})
+    of_runs = _kept(known, manifest)
     for run, row in further:
         log.info("%s, seed %d, not stored", row.name, row.seed)
         weights = run / "best.safetensors"
         found = audit_classifier(as_trained(row, load_file(weights)), films)
         name = f"{row.name}, seed {row.seed}"
         about = {"name": name, "role": row.spec.role, "sha256": sha256_of(weights)}
-        audit["models"][f"{row.stem}-seed{row.seed}"] = about | found
+        of_runs[f"{row.stem}-seed{row.seed}"] = about | found
+    if of_runs:
+        audit["notes"].append("Rows that name a seed are further runs, which are not stored.")
+        audit["models"] |= dict(sorted(of_runs.items()))
     audit["forest"] = audit_forest(manifest, films)
     log.info("%s", "\n".join(audit_lines({"audit": audit})))
     if write:
         update_results(task.id, audit=audit)
         draw_audit(audit, results_file().parent / "figures" / f"audit-{task.id}.png")
-    elif stored := read_results().get(task.id, {}).get("audit"):
-        other = differences(stored, audit)
+    elif "audit" in known:
+        other = differences(known["audit"], audit)
         log.info("%s", f"DIFFERS from the stored audit: {other}" if other else "As stored.")
     return audit

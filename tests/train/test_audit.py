@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -17,20 +18,12 @@ from kdmodels.predict import Classifier
 from kdmodels.tasks import TASKS
 from kdmodels.zoo import build_model
 from train.__main__ import main
-from train.audit import (
-    MIN_FILMS,
-    Films,
-    audit_classifier,
-    audit_forest,
-    audit_task,
-    masked_films,
-    measure,
-    measure_swap,
-)
+from train.audit import audit_classifier, audit_forest, audit_task, measure, measure_swap
 from train.audit_tables import judge_blanking, judge_swaps
 from train.blanking import FILLED, FILLS, SWAPS, VERSIONS
 from train.datasets import DataError, Manifest, Sample
 from train.evaluate import logits_of
+from train.films import MIN_FILMS, Films, masked_films
 from train.store import StoreError
 
 CXR = TASKS["cxr"]
@@ -389,6 +382,28 @@ def test_a_stored_audit_is_compared(stored, caplog):
     assert caplog.messages[-1] == (
         f"DIFFERS from the stored audit: ['models.{name}.versions.no_box.accuracy.value']"
     )
+
+
+def test_a_run_stays_while_the_evaluation_counts_it(stored, finish_run, caplog):
+    manifest, _ = stored
+    run = finish_run(manifest, seed=1)
+    name = "cxr-ofa_595-labels-seed1"
+    audit = audit_task(manifest, write=True, runs=[run])
+    about = audit["models"][name]
+    assert (about["name"], len(audit["models"])) == ("OFA-595 (labels only), seed 1", 3)
+    train.store.update_results("cxr", seeds={"any": [{"sha256": about["sha256"]}]})
+    shutil.rmtree(run)
+    with caplog.at_level(logging.INFO, "train"):
+        assert audit_task(manifest) == audit
+    assert caplog.messages[-1] == "As stored."
+    again = finish_run(manifest, change=0.3, seed=1)
+    found = audit_task(manifest, runs=[again])["models"][name]
+    assert found["sha256"] != about["sha256"]
+    train.store.update_results("cxr", seeds={})
+    assert name not in audit_task(manifest)["models"]
+    train.store.update_results("cxr", seeds={"any": [{"sha256": about["sha256"]}]})
+    train.store.update_results("cxr", audit=audit | {"data": "other@0"})
+    assert name not in audit_task(manifest)["models"]
 
 
 def test_a_source_that_is_known_gives_its_majority(stored):
