@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
 from accelerate import Accelerator
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import train.loop
 import train.runs
@@ -24,6 +25,7 @@ from kdmodels.tasks import get_task
 from kdmodels.zoo import MODELS, build_model
 from train.__main__ import main
 from train.datasets import DataError
+from train.guides import MODEL
 from train.loop import Trainer
 from train.processes import start_processes
 from train.recipes import Phase, RecipeError
@@ -49,6 +51,14 @@ LABELS = {  # 6 steps an epoch
 }
 TEACHERS = ("vgg19", "visformer_s", "autoformerv2_t")
 RECIPE = LABELS | {"objective": "multi_teacher", "teacher": "+".join(TEACHERS), "views": 2}
+GUIDED = LABELS | {
+    "model": "vgg19",
+    "views": 2,
+    "phases": [
+        {"size": 32, "epochs": 1, "lr": 0.01, "augmentation": 0.5, "objective": "features"},
+        {"size": 40, "epochs": 1, "lr": 0.005, "augmentation": 0.5},
+    ],
+}
 
 
 pytestmark = pytest.mark.usefixtures("clean_accelerate")
@@ -60,6 +70,9 @@ def place(tmp_path_factory, starter_writer) -> Path:
     place = tmp_path_factory.mktemp("place")
     starter_writer(place / "data", train=16, val=4, test=1)
     (place / "mine.yaml").write_text(yaml.safe_dump(RECIPE))
+    (place / "guided.yaml").write_text(yaml.safe_dump(GUIDED))
+    torch.manual_seed(9)
+    save_file(timm.create_model(MODEL, pad_type="same").state_dict(), place / "guide.safetensors")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(TINY.parent))
         from launch_tiny import plain_spec
@@ -79,16 +92,22 @@ def new_row(model: str) -> Checkpoint:
     )  # fmt: skip
 
 
-def start(place: Path, run: str, launcher=(sys.executable,), ends: int = 0, **environment) -> str:
-    """Distil a small student in processes of its own; returns what they printed."""
-    words = ["distill", "--teacher", "all", "--task", "cxr", "--data", place / "data"]
-    words += ["--recipe", place / "mine.yaml", "--run", place / run, "--precision", "float32"]
+DISTILL = ("distill", "--teacher", "all", "--recipe", "mine.yaml")
+TEACHER = ("teacher", "--model", "vgg19", "--recipe", "guided.yaml", "--guide", "guide.safetensors")
+
+
+def start(
+    place: Path, run: str, launcher=(sys.executable,), words=DISTILL, ends: int = 0, **environment
+) -> str:
+    """Train a small network in processes of its own; returns what they printed."""
+    words = [*words, "--task", "cxr", "--data", "data", "--run", run, "--precision", "float32"]
     surroundings = {
         "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY),
         "KD_WEIGHTS": str(place / "weights"), "XDG_CACHE_HOME": str(place / "cache"),
     }  # fmt: skip
     done = subprocess.run(
-        [*launcher, str(TINY), *map(str, words)],
+        [*launcher, str(TINY), *words],
+        cwd=place,
         env=os.environ | surroundings | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -140,6 +159,18 @@ def test_two_processes_give_the_losses_of_one(place, whole):
     log = (two / "log.txt").read_text()
     assert [log.count(f"epoch {epoch} at") for epoch in (0, 1, 2)] == [1, 1, 1]
     assert sorted(p.name for p in two.iterdir()) == sorted(p.name for p in whole.iterdir())
+
+
+@pytest.mark.timeout(900)
+def test_two_processes_learn_a_guides_features_as_one(place):
+    for run, launcher in (("one", (sys.executable,)), ("two", TWO_PROCESSES)):
+        start(place, f"{run}/guided", launcher, TEACHER)  # with targets of its own
+    wanted, found = (rows_of(place / run / "guided") for run in ("one", "two"))
+    assert len(found) == len(wanted) == 2
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, nan_ok=True)
+    first, second = (load_file(place / r / "guided/best.safetensors") for r in ("one", "two"))
+    assert all(torch.allclose(first[k], second[k], rtol=1e-3, atol=1e-4) for k in first)
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_said(monkeypatch):
