@@ -21,7 +21,7 @@ from kdmodels.zoo import get_spec
 from train.audit_tables import judge_blanking, judge_swaps
 from train.floors import BLIND_TO
 from train.markdown import percent, points
-from train.recipes import FOLDER, read_recipe, to_dict
+from train.recipes import FOLDER, Recipe, read_recipe, to_dict
 from train.seeds import counted
 from train.summary import changes_of, linked, over_seeds, summary
 
@@ -162,13 +162,28 @@ def speed(row: Checkpoint) -> str | None:
     )
 
 
-def _recipe(row: Checkpoint) -> str | None:
-    """The recipe with all its settings, as YAML; None where its file is not at hand."""
+def _recipe(row: Checkpoint) -> Recipe | None:
+    """The recipe of a checkpoint; None where its file is not at hand."""
     file = FOLDER / Path(row.recipe).name
-    if not file.exists():
+    return read_recipe(file, seed=row.seed) if file.exists() else None
+
+
+def _in_full(recipe: Recipe | None) -> str | None:
+    """A recipe with all its settings, as YAML."""
+    if recipe is None:
         return None
-    settings = json.loads(json.dumps(to_dict(read_recipe(file, seed=row.seed))))
-    return yaml.safe_dump(settings, sort_keys=False).strip()
+    return yaml.safe_dump(json.loads(json.dumps(to_dict(recipe))), sort_keys=False).strip()
+
+
+def _listed(names: list[str]) -> str:
+    """`A`, `A and B`, `A, B and C`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _guided(teachers: Iterable[str], task: str, index: Index) -> list[str]:
+    """The names of the stored teachers that began with the features of an ImageNet network."""
+    rows = (c for c in index.checkpoints if c.task == task and c.model in teachers)
+    return [c.name for c in rows if (recipe := _recipe(c)) and recipe.guided]
 
 
 def _load_code(row: Checkpoint, repo: str, revision: str) -> str:
@@ -240,7 +255,7 @@ def model_card(
     """
     row = sheet.row
     found = results.get(row.task, {})
-    teachers = [get_spec(t).paper_name for t in (row.teacher or "").split("+") if t]
+    taught_by = [t for t in (row.teacher or "").split("+") if t]
     data = _card_data(row.stem, [row], licence, **({"library_name": "timm"} if for_timm else {}))
     return _render(
         data,
@@ -251,13 +266,14 @@ def model_card(
         task=get_task(row.task),
         text=texts()["tasks"][row.task],
         data=data_text(row),
-        teachers=" and ".join(filter(None, [", ".join(teachers[:-1]), *teachers[-1:]])),
+        teachers=_listed([get_spec(t).paper_name for t in taught_by]),
+        guided=_listed(_guided(taught_by, row.task, index)),
         licence=licence,
         biases=_biases(row, found),
         code=_load_code(row, repo, revision),
         timm_code=_timm_code(sheet, repo),
         why_not_timm=_why_not_timm(row),
-        recipe=_recipe(row),
+        recipe=_in_full(_recipe(row)),
         m=row.metrics,
         rate=percent,
         seeds=row.metrics.get("accuracy") and over_seeds(row, found, "accuracy"),

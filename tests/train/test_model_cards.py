@@ -150,6 +150,16 @@ def test_a_start_from_imagenet_features_is_said(row):
     assert "frozen ImageNet MobileNetV2" in card_of(guided)
 
 
+def test_what_a_teacher_began_with_is_said_of_its_student(row):
+    teacher = replace(row, model="vgg19", teacher=None, recipe="train/recipes/cxr-vgg19.yaml")
+    tiles = replace(teacher, task="histopathology")
+    sheet = Sheet(row, parameters=7_600_000, macs=140_000_000)
+    for other, said in ((teacher, True), (tiles, False)):
+        card = model_card(sheet, "someone/models", "main", Index(Path(), (other, row)), RESULTS)
+        words = "learned from VGG19 may in part come from ImageNet, whose features"
+        assert (words in card) == said
+
+
 def test_the_recipe_is_in_the_card_with_all_its_settings(row):
     block = card_of(row).split("```yaml\n")[1].split("```")[0]
     recipe = read_recipe(FOLDER / "cxr-ofa_595-from-vgg19.yaml", seed=3)
