@@ -217,13 +217,22 @@ def _majority(labels: np.ndarray, parts: Sequence[str]) -> float:
 # --- The command -----------------------------------------------------------------------------
 
 
-def _kept(results: dict, manifest: Manifest) -> dict[str, dict]:
-    """By name the runs of the stored audit, if it is of the same data, that still count."""
-    audit = results.get("audit", {})
+def _kept(results: dict, audit: dict) -> dict[str, dict]:
+    """By name the runs of the stored audit that still count, if it asked the same of the same films.
+
+    results: stored ones of the task; audit: the new one, with its networks of `weights/`.
+    """
+    before = results.get("audit", {})
     counted = {e["sha256"] for entries in results.get("seeds", {}).values() for e in entries}
-    if audit.get("data") != manifest.id:
+    if any(before.get(k) != audit[k] for k in ("data", "images", "groups", "classes")):
         return {}
-    return {name: m for name, m in audit["models"].items() if m["sha256"] in counted}
+    asked = next(iter(audit["models"].values()))
+    parts = ("versions", "fills", "swaps")
+    return {
+        name: m
+        for name, m in before["models"].items()
+        if m["sha256"] in counted and all(m[p].keys() == asked[p].keys() for p in parts)
+    }
 
 
 def audit_task(manifest: Manifest, write: bool = False, runs: Sequence[Path] = ()) -> dict:
@@ -267,7 +276,7 @@ def audit_task(manifest: Manifest, write: bool = False, runs: Sequence[Path] = (
         audit["models"][row.file] = about | found
     further = read_runs(runs, manifest.id, rows)
     known = read_results().get(task.id, {})
-    of_runs = _kept(known, manifest)
+    of_runs = _kept(known, audit)
     for run, row in further:
         log.info("%s, seed %d, not stored", row.name, row.seed)
         weights = run / "best.safetensors"

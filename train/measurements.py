@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kdmodels.checkpoints import Checkpoint, Index
+from kdmodels.machine import cpu_name
 from kdmodels.predict import COMPUTE, Classifier, measure
 from kdmodels.tasks import TASKS
 from train.calibration import fit_temperature
@@ -22,7 +23,7 @@ from train.store import differences, read_identity, read_results, update_results
 log = logging.getLogger("train")
 
 GREY = (128, 128, 128)
-# Parts of results.json that no evaluation without run folders measures, and what does.
+# Parts of results.json that no evaluation measures, and what does.
 OTHERS = {
     "leakage": "leakage",
     "audit": "audit",
@@ -32,7 +33,9 @@ OTHERS = {
 
 
 def latency_of(classifier: Classifier) -> dict:
-    """`kdmodels.predict.Latency` of a stored network as a dict; 10 passes or more in 1 to 5 s."""
+    """`kdmodels.predict.Latency` of a stored network as a dict, with the name of the processor;
+    10 passes or more in 1 to 5 s.
+    """
     side = classifier.spec.input_size
     load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0, os.cpu_count()
     if load > cores:
@@ -40,7 +43,8 @@ def latency_of(classifier: Classifier) -> dict:
     with COMPUTE:
         images = classifier.prepare(Image.new("RGB", (side, side), GREY))
         _, latency = measure(classifier.engine, images, min_ms=1000, max_ms=5000)
-    return {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(latency).items()}
+    found = {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(latency).items()}
+    return found | {"processor": cpu_name()}
 
 
 def evaluate_task(

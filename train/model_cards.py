@@ -22,7 +22,6 @@ from train.audit_tables import judge_blanking, judge_swaps
 from train.floors import BLIND_TO
 from train.markdown import percent, points
 from train.recipes import FOLDER, Recipe, read_recipe, to_dict
-from train.seeds import counted
 from train.summary import changes_of, linked, over_seeds, summary
 
 HERE = Path(__file__).parent
@@ -148,17 +147,19 @@ def changes_told(row: Checkpoint, index: Index, results: dict) -> str | None:
     return change and (
         "Against the same recipe on labels only, in percentage points with paired 95% intervals: "
         f"accuracy {points(change['accuracy'])}, macro-F1 {points(change['macro_f1'])}; mean of "
-        f"{len(counted(change))} seed(s)."
+        f"{len(change['seeds'])} seed(s)."
     )
 
 
 def speed(row: Checkpoint) -> str | None:
-    """The measured time, `metrics["latency"]`: a `kdmodels.predict.Latency`."""
+    """The measured time, `metrics["latency"]` (see `train.measurements.latency_of`)."""
     time = row.metrics.get("latency")
+    processor = time and time.get("processor")
     return time and (
         f"{time['median_ms']:.1f} ms for one image (quartiles {time['q1_ms']:.1f} to "
         f"{time['q3_ms']:.1f} of {time['runs']} passes, without decoding and preprocessing): "
-        f"{time['engine']}, {time['threads']} thread{'s' if time['threads'] != 1 else ''}."
+        f"{time['engine']}, {time['threads']} thread{'s' if time['threads'] != 1 else ''}"
+        f"{f', {processor}' if processor else ''}."
     )
 
 
@@ -301,6 +302,7 @@ def repo_card(
     table = summary(index, results)
     for row in rows:
         table = table.replace(linked(row), f"[{row.name}](models/{row.stem}.md)")
+    table = re.sub(r"\[([^]]+)\]\(train/[^)]+\)", r"\1", table)  # recipes do not go up
     known = {row.data.partition("@")[0]: data_text(row) for row in rows}
     for_timm = next((s for s in sheets if s.timm), None)
     return _render(

@@ -2,26 +2,29 @@
 
 `weights/` holds one training run of each recipe. How much of a difference is the chance of training
 shows only when the same recipe is run with other seeds; those are not shipped, so their numbers and
-their answers on the test images are stored with the sha256 of the weights that gave them. With the
-answers, a later evaluation compares them with runs of its own when their folders are gone.
+their answers on the test images are stored with the sha256 of the weights that gave them. So a later
+evaluation can pair them with runs of its own when their folders are gone.
 """
 
 import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors.torch import load_file
 
 from kdmodels.checkpoints import Checkpoint, sha256_of
-from train.datasets import Manifest
+from train.datasets import Manifest, Sample
 from train.evaluate import compare, confusion, labels_of, logits_of, rates
 from train.recipes import to_dict
 from train.store import StoreError, as_trained, read_identity, read_run, recipe_of, row_of
 
 log = logging.getLogger("train")
+
+METRICS = ("accuracy", "macro_f1")
 
 
 def control_of(row: Checkpoint, rows: Sequence[Checkpoint]) -> Checkpoint | None:
@@ -66,114 +69,178 @@ def measure_runs(
     """Test results of further seeds, and what distillation changes on average over all seeds.
 
     logits: (N, K) by `Checkpoint.stem` of the stored weights on the test split. known: what an
-    earlier call returned for the same data; its runs still count where their recipe and teachers
-    are those of now and `runs` holds none of the same seed. Returns
+    earlier call returned for the same data. Its runs still count while their recipe, teachers and
+    test images are those of now, and `runs` holds none of the same seed. Returns
 
     - `seeds`: by stem a list of {seed, accuracy, macro_f1, sha256 of best.safetensors, recipe,
-      teacher, answers}; `answers` has one digit, the class, for each test image;
+      teacher, images, answers}; `answers` has one digit, the class, for each test image;
     - `distillation_over_seeds`: by stem of each row that shares two seeds or more with its
       control (one, if it is not stored), the mean difference with its interval (see `compare`),
-      the difference of each seed, and the stored files that it rests on. A seed whose answers were
-      not kept has `counted: false`: it is in no mean and no interval.
+      the difference of each seed, the stored files that it rests on, and `earlier`, the part that
+      rests on runs whose answers were not kept (see `_joined`).
     """
-    samples, task = manifest.split("test"), manifest.task
-    labels, k = labels_of(samples, task), task.num_classes
-    entries = _kept(known or {}, stored)
-    rows = {row.stem: row for row in stored}
-    rows |= {stem: row_of(recipe_of(stem), manifest.id) for stem, _ in entries}
+    samples, task, known = manifest.split("test"), manifest.task, known or {}
+    labels, k, images = labels_of(samples, task), task.num_classes, _digest_of_images(samples)
+    entries = {
+        (stem, entry["seed"]): entry
+        for stem, listed in known.get("seeds", {}).items()
+        for entry in listed
+        if _still_counts(entry, stem, stored, images)
+    }
+    rows = {stem: row_of(recipe_of(stem), manifest.id) for stem, _ in entries}
+    rows |= {row.stem: row for row in stored}
     for run, row in runs:
         weights = run / "best.safetensors"
-        answers = logits_of(as_trained(row, load_file(weights)), samples).argmax(1)
-        found = _score(answers, labels, k)
-        log.info("%s: accuracy %.4f, macro-F1 %.4f.", run, found["accuracy"], found["macro_f1"])
-        rows[row.stem] = row
-        entries[row.stem, row.seed] = {
+        entry = {
             "seed": row.seed,
-            **found,
             "sha256": sha256_of(weights),
-            "recipe": _digest(row.stem),
+            "recipe": _digest_of_recipe(row.stem),
             "teacher": read_identity(run)["teacher_sha256"],
-            "answers": "".join(map(str, answers)),
+            "images": images,
         }
+        if _still_counts(entry, row.stem, stored, images):
+            answers = logits_of(as_trained(row, load_file(weights)), samples).argmax(1)
+            entry |= _score(answers, labels, k) | {"answers": "".join(map(str, answers))}
+            log.info("%s: accuracy %.4f, macro-F1 %.4f.", run, entry["accuracy"], entry["macro_f1"])
+            entries[row.stem, row.seed] = entry
+            rows.setdefault(row.stem, row)
+    if others := len(entries.keys() - {(row.stem, row.seed) for _, row in runs}):
+        log.info("%d runs of earlier evaluations are taken as they were measured.", others)
     answers = {key: np.array([*e["answers"]], int) for key, e in entries.items() if "answers" in e}
     answers |= {(row.stem, row.seed): logits[row.stem].argmax(1) for row in stored}
-    points = {key: _score(found, labels, k) for key, found in answers.items()}
-    for key, entry in entries.items():  # where no answers were kept
-        points.setdefault(key, {name: entry[name] for name in ("accuracy", "macro_f1")})
-    changes = _kept_changes(known or {}, stored)
-    for stem, row in sorted(rows.items()):
-        control = control_of(row, list(rows.values()))
-        if control is None:
-            continue
-        both = sorted(s for name, s in points if name == stem and (control.stem, s) in points)
-        shared = [s for s in both if (stem, s) in answers and (control.stem, s) in answers]
-        if len(shared) < (2 if stem in logits else 1):  # one stored seed is compared elsewhere
-            continue
-        if len(shared) < len(counted(changes.get(stem, {}))):
-            continue  # the earlier one rests on more, of which not all was kept
-        first, second = (
-            np.stack([np.eye(k)[answers[c.stem, s]] for s in shared]) for c in (row, control)
-        )
-        changes[stem] = {
-            "name": row.name,
-            **compare(first, second, samples, task),
-            "seeds": [
-                {"seed": s}
-                | {m: round(x - points[control.stem, s][m], 4) for m, x in points[stem, s].items()}
-                | ({} if s in shared else {"counted": False})
-                for s in both
-            ],
-            "files": {c.file: c.sha256 for c in stored if c.stem in (stem, control.stem)},
-        }
+    points = {key: {m: entry[m] for m in METRICS} for key, entry in entries.items()}
+    points |= {key: _score(found, labels, k) for key, found in answers.items()}
+    measured = _Measured(manifest, stored, answers, points)
+    before = known.get("distillation_over_seeds", {})
+    changes = {
+        stem: change
+        for stem, row in sorted(rows.items())
+        if (control := control_of(row, list(rows.values())))
+        and (change := measured.change(row, control, before.get(stem)))
+    }
     seeds: dict[str, list[dict]] = {}
     for stem, seed in sorted(entries):
         seeds.setdefault(stem, []).append(entries[stem, seed])
-    return {"seeds": seeds, "distillation_over_seeds": dict(sorted(changes.items()))}
+    return {"seeds": seeds, "distillation_over_seeds": changes}
 
 
-def counted(change: Mapping) -> list[dict]:
-    """The seeds that a difference is the mean of."""
-    return [s for s in change.get("seeds", ()) if s.get("counted", True)]
+@dataclass(frozen=True)
+class _Measured:
+    """All runs of a task by stem and seed: (N,) answers, where they are at hand, and rates."""
+
+    manifest: Manifest
+    stored: Sequence[Checkpoint]
+    answers: Mapping[tuple[str, int], np.ndarray]
+    points: Mapping[tuple[str, int], dict[str, float]]
+
+    def change(self, row: Checkpoint, control: Checkpoint, known: dict | None) -> dict | None:
+        """What `row` changes against its control; `known`: what an earlier evaluation found."""
+        stem, task = row.stem, self.manifest.task
+        pairs = {
+            seed: {m: round(x - self.points[control.stem, seed][m], 4) for m, x in found.items()}
+            for (name, seed), found in sorted(self.points.items())
+            if name == stem and (control.stem, seed) in self.points
+        }
+        keys = {seed: ((stem, seed), (control.stem, seed)) for seed in pairs}
+        exact = [s for s, both in keys.items() if self.answers.keys() >= {*both}]
+        files = {c.file: c.sha256 for c in self.stored if c.stem in (stem, control.stem)}
+        earlier = _earlier(known, pairs, files, exact)
+        before = [s["seed"] for s in earlier["seeds"]] if earlier else []
+        fresh = [s for s in exact if s not in before]
+        is_stored = any(c.stem == stem for c in self.stored)
+        if len(before) + len(fresh) < (2 if is_stored else 1):  # one is compared elsewhere
+            return None
+        change = earlier
+        if fresh:
+            pair = (np.stack([self.answers[keys[s][i]] for s in fresh]) for i in (0, 1))
+            first, second = (np.eye(task.num_classes)[answers] for answers in pair)
+            change = compare(first, second, self.manifest.split("test"), task)
+            change = _joined(earlier, len(before), change, len(fresh)) if earlier else change
+        return {
+            "name": row.name,
+            **{m: change[m] for m in METRICS},
+            "seeds": [{"seed": s} | pairs[s] for s in sorted(before + fresh)],
+            "files": files,
+            **({"earlier": earlier} if earlier else {}),
+        }
 
 
-def _kept(known: Mapping[str, dict], stored: Sequence[Checkpoint]) -> dict[tuple[str, int], dict]:
-    """By stem and seed what an earlier evaluation says of runs that are as they would be now."""
-    in_weights, digests = {(c.stem, c.seed) for c in stored}, {c.sha256 for c in stored}
-    kept = {}
-    for stem, entries in known.get("seeds", {}).items():
-        for entry in entries:
-            teachers = (entry.get("teacher") or "").split("+")
-            if (stem, entry["seed"]) in in_weights:
-                continue
-            if not recipe_of(stem):
-                reason = "its recipe is gone"
-            elif entry.get("recipe", _digest(stem)) != _digest(stem):
-                reason = "its recipe has changed"
-            elif not digests.issuperset(filter(None, teachers)):
-                reason = "its teacher is no longer stored"
-            else:
-                kept[stem, entry["seed"]] = entry
-                continue
-            log.info("%s, seed %d, no longer counts: %s.", stem, entry["seed"], reason)
-    return kept
+def _still_counts(entry: dict, stem: str, stored: Sequence[Checkpoint], images: str) -> bool:
+    """Whether a run is one that `stem` could be today; a warning says why it is not."""
+    teachers = (entry["teacher"] or "").split("+")
+    if (stem, entry["seed"]) in {(c.stem, c.seed) for c in stored}:
+        reason = "weights/ holds that seed now"
+    elif not recipe_of(stem):
+        reason = "its recipe is gone"
+    elif entry["recipe"] != _digest_of_recipe(stem):
+        reason = "its recipe has changed"
+    elif not {c.sha256 for c in stored}.issuperset(filter(None, teachers)):
+        reason = "its teacher is not stored"
+    elif entry.get("images", images) != images:
+        reason = "its test images were others"
+    else:
+        return True
+    log.warning("%s, seed %d, does not count: %s.", stem, entry["seed"], reason)
+    return False
 
 
-def _kept_changes(known: Mapping[str, dict], stored: Sequence[Checkpoint]) -> dict[str, dict]:
-    """The earlier differences that rest on stored weights as they are now."""
-    sha256 = {c.file: c.sha256 for c in stored}
+def _earlier(
+    change: dict | None, pairs: dict[int, dict], files: dict[str, str], exact: Sequence[int]
+) -> dict | None:
+    """The part of a stored difference that cannot be computed again, if it is still that of `pairs`.
+
+    pairs: difference of each seed as it is now. exact: seeds of which all answers are at hand.
+    """
+    part = (change or {}).get("earlier", change)
+    if not part or all(s["seed"] in exact for s in part["seeds"]):
+        return None
+    same = change["files"] == files and all(
+        s["seed"] in pairs and abs(s[m] - pairs[s["seed"]][m]) < 5e-4
+        for s in part["seeds"]
+        for m in METRICS
+    )
+    if not same:
+        log.warning(
+            "An earlier difference of %s rests on other runs and is left out.", change["name"]
+        )
+    return {m: part[m] for m in (*METRICS, "seeds")} if same else None
+
+
+def _joined(first: dict, n: int, second: dict, m: int) -> dict:
+    """The mean of two differences, of n and of m seeds, with an interval that is never too narrow.
+
+    Its ends are the weighted means of the parts' ends: the deviation of a sum is at most the sum of
+    the deviations, and how the two vary together is not known where answers were not kept.
+    """
+
+    def mean(a: float, b: float) -> float:
+        return round((n * a + m * b) / (n + m), 4)
+
     return {
-        stem: change
-        for stem, change in known.get("distillation_over_seeds", {}).items()
-        if all(sha256.get(file) == digest for file, digest in change["files"].items())
+        key: {
+            "value": mean(first[key]["value"], second[key]["value"]),
+            "ci95": [
+                mean(*ends) for ends in zip(first[key]["ci95"], second[key]["ci95"], strict=True)
+            ],
+        }
+        for key in METRICS
     }
 
 
-def _digest(stem: str) -> str:
-    """Of a recipe's content; a run's own seed does not matter."""
-    content = json.dumps(to_dict(recipe_of(stem)), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _digest_of_recipe(name: str) -> str:
+    """Of all its settings; a run's own seed does not matter."""
+    return _digest(to_dict(recipe_of(name)))
+
+
+def _digest_of_images(samples: Sequence[Sample]) -> str:
+    """Of which images they are, and in which order."""
+    return _digest([(sample.path.name, sample.label) for sample in samples])
 
 
 def _score(answers: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, float]:
     found = rates(confusion(labels, answers, classes))
-    return {name: round(float(found[name]), 4) for name in ("accuracy", "macro_f1")}
+    return {name: round(float(found[name]), 4) for name in METRICS}

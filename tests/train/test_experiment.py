@@ -24,6 +24,7 @@ from kdmodels.tasks import TASKS
 from kdmodels.zoo import MODELS, count_parameters, get_spec
 from train.__main__ import main
 from train.datasets import Manifest
+from train.details import details
 from train.guides import MODEL
 from train.recipes import FOLDER, Recipe, read_recipe, to_dict
 from train.store import read_results
@@ -176,6 +177,8 @@ def test_all_recipes_run_in_the_order_in_which_they_need_each_other(place, run, 
         assert results[task]["distillation"].keys() == distilled
         alone = {r.teacher for r in SHIPPED if r.task == task and r.objective == "hybrid"}
         assert set(index.teachers(task)) == alone  # whom the page offers
+    text = details(index, results)
+    assert all(f"](../{row.recipe})" in text for row in index.checkpoints)
     run("evaluate", "--all", *data)  # every number again, from the stored weights
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import train.measurements
 from kdmodels.checkpoints import CheckpointError, Index
+from kdmodels.machine import cpu_name
 from kdmodels.predict import Classifier, predict
 from train.calibration import fit_temperature
 from train.datasets import DataError
@@ -77,6 +78,7 @@ def test_stored_metrics_are_those_of_the_stored_weights(stored, manifest, weight
         assert 0 < latency["q1_ms"] <= latency["median_ms"] <= latency["q3_ms"]
         assert latency["runs"] >= 10 and latency["threads"] >= 1
         assert latency["engine"].startswith("PyTorch")
+        assert latency["processor"] == cpu_name()
 
 
 def test_the_page_divides_by_the_stored_temperature(stored, manifest, weights, photo):

@@ -68,6 +68,7 @@ def measured(task: str = "cxr") -> dict:
             "runs": 10,
             "engine": "PyTorch 2.15.0 eager, float32, CPU",
             "threads": 2,
+            "processor": "A. Processor",
         },
     }
 
@@ -118,7 +119,7 @@ def test_every_stored_number_is_in_the_card(row):
         "| kermany: Non-COVID pneumonia or Normal | 144 | 66.7 | 92.4 (89.4 to 96.4) | 91.8",
         "| 16 x 16 px thumbnail | 79.1 | 76.2 |",
         "12.3 ms for one image (quartiles 11.9 to 13.2 of 10 passes",
-        "PyTorch 2.15.0 eager, float32, CPU, 2 threads.",
+        "PyTorch 2.15.0 eager, float32, CPU, 2 threads, A. Processor.",
         "divided by 1.370",
         "7.6 M parameters, 0.14 GMAC for an image of 48 x 48 px",
         "15.5 MB, stored as int8",
@@ -284,7 +285,15 @@ def test_the_card_of_the_repository_lists_every_checkpoint(row, tiny_index):
     rows = [row, *(c for c in tiny_index.checkpoints if c.task == "histopathology")]
     sheets = [Sheet(r, 1000, 1000, "timm-x" if r.model == "visformer_s" else None) for r in rows]
     index = Index(tiny_index.folder, tuple(rows))
-    card = repo_card(sheets, "someone/models", "weights-1", index, RESULTS)
+    seed = {"seed": 0, "accuracy": 0.02, "macro_f1": 0.02}
+    change = {"accuracy": interval(0.02), "macro_f1": interval(0.02), "seeds": [seed], "files": {}}
+    changes = {
+        "cxr-ofa_595-from-all": change | {"name": "OFA-595 (from 3 teachers)"},
+        "cxr-vgg19-scratch": change | {"name": "VGG19 (scratch)"},
+    }
+    results = {"cxr": RESULTS["cxr"] | {"distillation_over_seeds": changes}}
+    card = repo_card(sheets, "someone/models", "weights-1", index, results)
+    assert "| OFA-595 (from 3 teachers) | +2.0" in card and "| VGG19 (scratch) | +2.0" in card
     for r in rows:
         assert f"[{r.name}](models/{r.stem}.md)" in card
         assert f"`{r.file}`" in card and r.sha256[:12] in card

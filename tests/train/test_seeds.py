@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.torch import load_file
 
 from kdmodels.checkpoints import Index, sha256_of
 from kdmodels.predict import Classifier
 from kdmodels.zoo import TEACHERS
 from train.evaluate import compare, labels_of, logits_of
-from train.seeds import control_of, counted, measure_runs, read_runs
+from train.seeds import control_of, measure_runs, read_runs
 from train.store import StoreError, as_trained, read_identity, read_run, store_run
 
 STUDENT, CONTROL = "cxr-ofa_595-from-vgg19", "cxr-ofa_595-labels"
@@ -20,7 +21,15 @@ STUDENT, CONTROL = "cxr-ofa_595-from-vgg19", "cxr-ofa_595-labels"
 
 @pytest.fixture
 def manifest(make_manifest):
-    return make_manifest(train=1, val=1, test=6, group_size=2)
+    """With 6, 4 and 2 test images of the classes, so that networks of one answer differ too."""
+    whole = make_manifest(train=1, val=1, test=6, group_size=2)
+    less = {"pneumonia": "45", "normal": "2345"}
+    kept = [
+        s
+        for s in whole.samples
+        if s.split != "test" or s.path.stem[-1] not in less.get(s.label, "")
+    ]
+    return replace(whole, samples=tuple(kept))
 
 
 @pytest.fixture
@@ -38,7 +47,8 @@ def logits_by_run(manifest):
 @pytest.fixture
 def measured(weights, finish_run, manifest):
     """Seed 0 of student and control stored, seeds 1 and 2 of both as run folders."""
-    changes = {None: (0.0, 0.2, -0.3), "vgg19": (0.3, -0.2, 0.1)}
+    # Below -0.5 the first class wins, else the second.
+    changes = {None: (0.0, -0.6, -0.3), "vgg19": (-0.7, -0.2, -0.8)}
     folders = {
         (teacher, seed): finish_run(manifest, "ofa_595", teacher, change, seed=seed)
         for teacher, row in changes.items()
@@ -79,6 +89,7 @@ def test_the_difference_is_paired_by_seed(measured, manifest, logits_by_run):
     for name in ("accuracy", "macro_f1"):
         mean = np.mean([entry[name] for entry in change["seeds"]])
         assert change[name]["value"] == pytest.approx(mean, abs=2e-4)
+        assert len({entry[name] for entry in change["seeds"]}) > 1
     assert change["files"] == {c.file: c.sha256 for c in stored}
 
 
@@ -141,8 +152,23 @@ def test_a_seed_that_was_trained_again_takes_the_place(measured, later, finish_r
     assert entries[1] == found["seeds"][CONTROL][1]
 
 
+def _bare(found: dict, *gone: int) -> dict:
+    """The same, as if the answers of these seeds had not been kept."""
+    seeds = {
+        stem: [
+            {k: v for k, v in e.items() if k != "answers" or e["seed"] not in gone} for e in entries
+        ]
+        for stem, entries in found["seeds"].items()
+    }
+    return found | {"seeds": seeds}
+
+
 def _new_teacher(found: dict, recipe: Path) -> None:
     found["seeds"][STUDENT][0]["teacher"] = "0" * 64
+
+
+def _new_images(found: dict, recipe: Path) -> None:
+    found["seeds"][STUDENT][0]["images"] = "0" * 64
 
 
 def _new_rate(found: dict, recipe: Path) -> None:
@@ -153,54 +179,89 @@ def _no_recipe(found: dict, recipe: Path) -> None:
     recipe.unlink()
 
 
+@pytest.mark.parametrize("gone", [(), (1, 2)], ids=["with answers", "without"])
 @pytest.mark.parametrize(
     ("happens", "left", "reason"),
     [
-        (_new_teacher, [2], "its teacher is no longer stored"),
+        (_new_teacher, [2], "its teacher is not stored"),
+        (_new_images, [2], "its test images were others"),
         (_new_rate, [], "its recipe has changed"),
         (_no_recipe, [], "its recipe is gone"),
     ],
 )
 def test_what_would_not_be_trained_so_today_is_forgotten(
-    measured, later, recipes, caplog, happens, left, reason
+    measured, later, recipes, caplog, gone, happens, left, reason
 ):
-    found = measured[-1]
+    found = _bare(measured[-1], *gone)
     happens(found, recipes / f"{STUDENT}.yaml")
-    caplog.set_level("INFO", logger="train")
-    assert [e["seed"] for e in later(found)["seeds"].get(STUDENT, [])] == left
-    assert f"{STUDENT}, seed 1, no longer counts: {reason}." in caplog.text
+    now = later(found)
+    assert [e["seed"] for e in now["seeds"].get(STUDENT, [])] == left
+    assert f"{STUDENT}, seed 1, does not count: {reason}." in caplog.text
+    change = now["distillation_over_seeds"].get(STUDENT, {"seeds": []})
+    assert [s["seed"] for s in change["seeds"]] == ([0, 2] if left and not gone else [])
 
 
-def test_an_earlier_seed_without_answers_is_told_but_in_no_mean(measured, later):
-    folders, _, found = measured
-    bare = {
-        stem: [{k: e[k] for k in ("seed", "accuracy", "macro_f1", "sha256")} for e in entries[:1]]
-        for stem, entries in found["seeds"].items()
-    }
-    known = later({"seeds": bare}, [folders[teacher, 2] for teacher in (None, "vgg19")])
-    change = known["distillation_over_seeds"][STUDENT]
-    before = found["distillation_over_seeds"][STUDENT]
-    assert [s["seed"] for s in change["seeds"]] == [0, 1, 2]
-    assert [s["seed"] for s in counted(change)] == [0, 2]
-    for name in ("accuracy", "macro_f1"):
-        assert [s[name] for s in change["seeds"]] == [s[name] for s in before["seeds"]]
-        mean = np.mean([s[name] for s in counted(change)])
-        assert change[name]["value"] == pytest.approx(mean, abs=2e-4)
+def test_a_run_of_another_teacher_is_not_measured(measured, later, finish_run, manifest, caplog):
+    run = finish_run(manifest, "ofa_595", "vgg19", 0.2, seed=5)
+    identity = yaml.safe_load((run / "run.yaml").read_text())
+    (run / "run.yaml").write_text(yaml.safe_dump(identity | {"teacher_sha256": "0" * 64}))
+    assert later(measured[-1], [run]) == measured[-1]
+    assert f"{STUDENT}, seed 5, does not count: its teacher is not stored." in caplog.text
 
 
-def test_a_difference_that_rests_on_more_seeds_is_kept(measured, later, finish_run, manifest):
-    """Its runs' answers were not kept, so that a later one can count fewer."""
-    folders, stored, found = measured
-    bare = {
-        stem: [{k: v for k, v in e.items() if k != "answers"} for e in entries]
-        for stem, entries in found["seeds"].items()
-    }
-    known = found | {"seeds": bare}
-    assert later(known) == known
+def test_a_run_of_a_stored_teacher_stays(measured, later, finish_run, manifest):
+    _, stored, found = measured
+    run = finish_run(manifest, "ofa_595", "vgg19", 0.2, seed=5)
+    identity = yaml.safe_load((run / "run.yaml").read_text())
+    teachers = "+".join(c.sha256 for c in stored)  # whichever they are
+    (run / "run.yaml").write_text(yaml.safe_dump(identity | {"teacher_sha256": teachers}))
+    with_it = later(found, [run])
+    assert [e["seed"] for e in with_it["seeds"][STUDENT]] == [1, 2, 5]
+    assert later(with_it) == with_it
+
+
+# --- Runs of which only the rates were kept --------------------------------------------------
+
+
+def test_an_earlier_difference_stays_while_its_runs_count(measured, later):
+    known = _bare(measured[-1], 1, 2)
+    now = later(known)
+    change = now["distillation_over_seeds"][STUDENT]
+    before = known["distillation_over_seeds"][STUDENT]
+    assert change == before | {"earlier": {k: before[k] for k in change["earlier"]}}
+    assert now["seeds"] == known["seeds"] and later(now) == now
+
+
+def test_an_earlier_difference_is_joined_with_later_seeds(measured, later, finish_run, manifest):
+    """Its interval is at least as wide as the one that all answers would have given."""
+    folders, _, _ = measured
     pair = [folders[teacher, 1] for teacher in (None, "vgg19")]
-    assert later(known, pair)["distillation_over_seeds"] == found["distillation_over_seeds"]
-    other = replace(stored[0], sha256="0" * 64), *stored[1:]  # not what it rests on
+    known = _bare(later({}, pair), 1)
+    exact = measured[-1]["distillation_over_seeds"][STUDENT]
+    now = later(known, [folders[teacher, 2] for teacher in (None, "vgg19")])
+    change = now["distillation_over_seeds"][STUDENT]
+    assert change["seeds"] == exact["seeds"] and change["files"] == exact["files"]
+    assert [s["seed"] for s in change["earlier"]["seeds"]] == [0, 1]
+    for name in ("accuracy", "macro_f1"):
+        assert change[name]["value"] == pytest.approx(exact[name]["value"], abs=2e-4)
+        (low, high), (lowest, highest) = exact[name]["ci95"], change[name]["ci95"]
+        assert highest - lowest >= high - low - 2e-4
+        assert lowest <= change[name]["value"] <= highest
+    assert later(now) == now
+
+
+def test_an_earlier_difference_is_left_out_when_it_rests_on_others(
+    measured, later, finish_run, manifest, caplog
+):
+    _, stored, found = measured
+    known = _bare(found, 1, 2)
+    other = replace(stored[0], sha256="0" * 64), *stored[1:]  # weights that were replaced
     assert later(known, rows=other)["distillation_over_seeds"] == {}
+    assert "rests on other runs" in caplog.text
+    again = finish_run(manifest, "ofa_595", None, 0.7, seed=1)  # the control, trained again
+    now = later(known, [again])
+    assert now["distillation_over_seeds"] == {}
+    assert [e["seed"] for e in now["seeds"][STUDENT]] == [1, 2]
 
 
 def test_a_seed_that_is_stored_is_not_measured_twice(measured, manifest, caplog):

@@ -142,27 +142,38 @@ def test_a_teachers_variant_is_told_apart_from_what_distillation_changes(evaluat
     change = {"name": "VGG19 (scratch)", "accuracy": points, "macro_f1": points,
               "seeds": [{"seed": 0, "accuracy": -0.031, "macro_f1": -0.031}],
               "files": {usual.file: usual.sha256}}  # fmt: skip
-    entries = [{"seed": s, "accuracy": a, "macro_f1": 0.6} for s, a in ((0, 0.65), (1, 0.95))]
     stem = "cxr-vgg19-scratch"
-    found = {"distillation_over_seeds": {stem: change}, "seeds": {stem: entries}}
+    found = {"distillation_over_seeds": {stem: change}}
     text = summary(evaluated_index, {"cxr": found})
     wanted = [
-        f"[VGG19 (scratch)](train/recipes/{stem}.yaml)", "65.0", shown(usual.metrics["accuracy"]),
-        "-3.1 (-5.2 to -1.1)", "-3.1 (-5.2 to -1.1)",
+        f"[VGG19 (scratch)](train/recipes/{stem}.yaml)",
+        "-3.1 (-5.2 to -1.1)", "-3.1 (-5.2 to -1.1)", "-3.1 (seed 0)",
     ]  # fmt: skip
     assert [cells(line) for line in text.split("\n") if "(scratch)](" in line] == [wanted]
     assert "What distillation changes" not in text
 
 
-def test_a_seed_that_counts_in_no_mean_is_marked(evaluated_index):
+def test_a_stored_variant_of_a_teacher_is_compared_too(evaluated_index):
+    usual = evaluated_index.find("cxr", "vgg19")
+    variant = replace(usual, variant="scratch", file="cxr-vgg19-scratch.safetensors")
+    index = replace(evaluated_index, checkpoints=(*evaluated_index.checkpoints, variant))
+    points = {"value": 0.012, "ci95": [-0.01, 0.03]}
+    change = {"cxr-vgg19-scratch": {"accuracy": points, "macro_f1": points}}
+    text = summary(index, {"cxr": {"distillation": change}})
+    (line,) = [
+        cells(x) for x in text.split("\n") if x.startswith("| [VGG19 (scratch)](") and "+" in x
+    ]
+    assert line[1] == "+1.2 (-1.0 to +3.0)"
+
+
+def test_an_interval_of_parts_is_explained(evaluated_index):
     points = {"value": 0.02, "ci95": [0.01, 0.03]}
-    seeds = [{"seed": 0, "accuracy": 0.02, "macro_f1": 0.02},
-             {"seed": 1, "accuracy": 0.12, "macro_f1": 0.1, "counted": False}]  # fmt: skip
-    change = {"name": "S", "accuracy": points, "macro_f1": points, "seeds": seeds, "files": {}}
-    found = {"distillation_over_seeds": {"cxr-ofa_595-from-all": change}}
-    text = summary(evaluated_index, {"cxr": found})
-    line = next(line for line in text.split("\n") if line.startswith("| [S]("))
-    assert cells(line)[-1] == "+2.0 (seed 0); +12.0 (seed 1, in no mean)"
+    change = {"name": "S", "accuracy": points, "macro_f1": points, "files": {},
+              "seeds": [{"seed": 0, "accuracy": 0.02, "macro_f1": 0.02}]}  # fmt: skip
+    for earlier in ({}, {"earlier": {}}):
+        found = {"distillation_over_seeds": {"cxr-ofa_595-from-all": change | earlier}}
+        text = summary(evaluated_index, {"cxr": found})
+        assert ("rather too wide than too narrow" in text) == bool(earlier)
 
 
 # --- Floors and leakage ----------------------------------------------------------------------
