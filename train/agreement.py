@@ -7,6 +7,7 @@ the maps of two networks are that only share the labels.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,13 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from kdmodels.attention import agreement
-from kdmodels.checkpoints import Checkpoint, Index
+from kdmodels.checkpoints import Checkpoint, Index, sha256_of
 from kdmodels.predict import Classifier
 from kdmodels.scorecam import SETTLED, explain_progressively
 from train.datasets import Manifest, Sample, read_pixels
 from train.evaluate import LEVEL, RESAMPLES
 from train.seeds import control_of, read_runs
-from train.store import StoreError, as_trained, update_results
+from train.store import StoreError, as_trained, read_results, update_results
 
 log = logging.getLogger("train")
 
@@ -85,9 +86,9 @@ def measure_agreement(
 
     students: with the maps of the same images, each; teachers: maps by model id. A row holds
     `METRICS` with intervals, and `over_control`: by how much they are above those of the control
-    with the same seed, where it is there.
+    with the same seed, where it is there; and the sha256 of these students' weights.
     """
-    known = {(row.stem, row.seed): maps for row, maps in students}
+    known = {(row.stem, row.seed): (row, maps) for row, maps in students}
     rows = [row for row, _ in students]
     table = []
     for row, maps in students:
@@ -95,10 +96,12 @@ def measure_agreement(
         for teacher in [t for t in wanted if t in teachers]:
             pairs = compared(teachers[teacher], maps)
             entry = {"student": row.name, "seed": row.seed, "teacher": teacher}
+            entry["sha256"] = [row.sha256]
             entry |= {m: mean_of(pairs[:, i], groups) for i, m in enumerate(METRICS)}
             control = control_of(row, rows)
-            plain = known.get((control.stem, row.seed)) if control else None
-            if plain is not None:
+            if control and (control.stem, row.seed) in known:
+                control, plain = known[control.stem, row.seed]
+                entry["sha256"].append(control.sha256)
                 other = compared(teachers[teacher], plain)
                 entry["over_control"] = {
                     m: mean_of(pairs[:, i] - other[:, i], groups) for i, m in enumerate(METRICS)
@@ -112,8 +115,9 @@ def agreement_task(
 ) -> list[dict]:
     """Compare all stored students of a task, and those of `runs`, with their teachers.
 
-    number: of test images, about. `write` stores the rows in `weights/results.json`. Raises
-    `StoreError` where no teacher is stored.
+    number: of test images, about. `write` stores the rows in `weights/results.json`; those of
+    earlier runs stay as long as the evaluation counts them (see `train.seeds`) and the images and
+    teachers are the same. Raises `StoreError` where no teacher is stored.
     """
     index, task = Index.read(), manifest.task
     stored = [c for c in index.checkpoints if c.task == task.id]
@@ -130,14 +134,34 @@ def agreement_task(
         if row.spec.role == "teacher":
             log.info("%s: a teacher is not compared with itself.", run)
             continue
-        network = as_trained(row, load_file(run / "best.safetensors"))
-        students.append((row, maps_of(network, samples)))
+        weights = run / "best.safetensors"
+        row = replace(row, sha256=sha256_of(weights))
+        students.append((row, maps_of(as_trained(row, load_file(weights)), samples)))
     table = measure_agreement(students, taught, [s.group for s in samples])
     for entry in table:
         numbers = ", ".join(f"{m} {entry[m]['value']} of {entry[m]['ci95']}" for m in METRICS)
         log.info(
             "%s, seed %d, and %s: %s", entry["student"], entry["seed"], entry["teacher"], numbers
         )
+    found = {"images": len(samples), "teachers": {c.model: c.sha256 for c in teachers}}
+    table += _kept(read_results().get(task.id, {}), found, table, students)
     if write:
-        update_results(task.id, agreement={"images": len(samples), "rows": table})
+        update_results(task.id, agreement=found | {"rows": table})
     return table
+
+
+def _kept(
+    results: dict, found: dict, table: list[dict], students: Sequence[tuple[Checkpoint, Maps]]
+) -> list[dict]:
+    """Rows of the stored agreement of runs that are not at hand, if all else is as it was."""
+    before = results.get("agreement", {})
+    if any(before.get(part) != found[part] for part in found):
+        return []
+    counted = {e["sha256"] for entries in results.get("seeds", {}).values() for e in entries}
+    counted |= {row.sha256 for row, _ in students}
+    new = {(entry["student"], entry["seed"]) for entry in table}
+    return [
+        entry
+        for entry in before["rows"]
+        if (entry["student"], entry["seed"]) not in new and counted.issuperset(entry["sha256"])
+    ]

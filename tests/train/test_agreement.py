@@ -5,11 +5,12 @@ import pytest
 from PIL import Image
 
 from kdmodels.attention import pearson
+from kdmodels.checkpoints import sha256_of
 from kdmodels.scorecam import explain
 from train.agreement import agreement_task, choose, compared, maps_of, mean_of, measure_agreement
 from train.datasets import read_pixels
 from train.details import _agreement
-from train.store import StoreError, read_results, store_run
+from train.store import StoreError, read_results, store_run, update_results
 
 
 @pytest.fixture
@@ -82,4 +83,23 @@ def test_the_command_measures_stored_students_and_runs(weights, finish_run, mani
     run = finish_run(manifest, "ofa_595", None)
     table = agreement_task(manifest, 3, [run], write=True)
     assert [r["student"] for r in table] == ["OFA-595 (from VGG19)", "OFA-595 (labels only)"]
-    assert read_results()["cxr"]["agreement"] == {"images": 3, "rows": table}
+    stored = read_results()["cxr"]["agreement"]
+    assert (stored["images"], stored["rows"]) == (3, table)
+
+
+def test_runs_stay_while_the_evaluation_counts_them(weights, finish_run, manifest):
+    store_run(finish_run(manifest, "vgg19", None), manifest, "float32")
+    store_run(finish_run(manifest, "ofa_595", "vgg19"), manifest, "float32")
+    run = finish_run(manifest, "ofa_595", None)
+    digest = sha256_of(run / "best.safetensors")
+    table = agreement_task(manifest, 3, [run], write=True)
+    assert digest in table[0]["sha256"] and table[1]["sha256"] == [digest]
+    names = [r["student"] for r in table]
+    assert [r["student"] for r in agreement_task(manifest, 3)] == names[:1]
+    update_results("cxr", seeds={"any": [{"sha256": digest}]})
+    found = agreement_task(manifest, 3)
+    assert [r["student"] for r in found] == names and found[1] == table[1]
+    assert [r["student"] for r in agreement_task(manifest, 6)] == names[:1]  # other images
+    agreement = read_results()["cxr"]["agreement"]
+    update_results("cxr", agreement=agreement | {"teachers": {"vgg19": "0" * 64}})
+    assert [r["student"] for r in agreement_task(manifest, 3)] == names[:1]
