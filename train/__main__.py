@@ -103,9 +103,10 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from train.measurements import evaluate_all, evaluate_task
 
     if args.all:
-        other = evaluate_all(args.data or default_data(), args.split, args.write, args.runs)
+        data, measure = args.data or default_data(), evaluate_all
     else:
-        other = evaluate_task(open_data(args), args.split, args.write, args.runs)
+        data, measure = open_data(args), evaluate_task
+    other = measure(data, args.split, args.write, args.runs, args.times)
     return 1 if other else 0
 
 

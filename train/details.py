@@ -101,8 +101,8 @@ def _sizes(rows: list[Checkpoint]) -> list[str]:
         "## Size and speed",
         "",
         "Latency: of one image, without decoding and preprocessing; median and quartiles of "
-        "repeated passes on the machine that evaluated the weights. It is the only number here "
-        "that is not the same each time.",
+        "repeated passes on the machine that first evaluated the weights. It is the only number "
+        "here that is not the same each time.",
         "",
         *head(
             "model", "parameters", "GMAC", "input", "file", "latency, ms", "passes", "measured on"

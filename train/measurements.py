@@ -48,7 +48,11 @@ def latency_of(classifier: Classifier) -> dict:
 
 
 def evaluate_task(
-    manifest: Manifest, split: str = "test", write: bool = False, runs: Sequence[Path] = ()
+    manifest: Manifest,
+    split: str = "test",
+    write: bool = False,
+    runs: Sequence[Path] = (),
+    times: bool = False,
 ) -> list[str]:
     """Evaluate all stored checkpoints of a task; say whether the index agrees, or update it.
 
@@ -56,8 +60,8 @@ def evaluate_task(
     floors, and the paired difference between each distilled student and the control. `runs`: run
     folders of the same recipes with further seeds (see `train.seeds`), which are added to those that
     were measured before. With `write`, all of it goes
-    into `weights/index.json` and `weights/results.json`, with the time that each network takes
-    here. Returns the names of stored values that differ. Raises `DataError`, `StoreError`.
+    into `weights/index.json` and `weights/results.json`, with the time that a network
+    takes here, if none is stored for its weights or `times` asks for it. Returns the names of stored values that differ. Raises `DataError`, `StoreError`.
     """
     index, task = Index.read(), manifest.task
     if write and split != "test":
@@ -83,7 +87,8 @@ def evaluate_task(
         if split == "test" and not write:
             other += _compare_row(row, metrics)
         if write:
-            metrics["latency"] = latency_of(classifier)
+            known = None if times else row.metrics.get("latency")
+            metrics["latency"] = known or latency_of(classifier)
         updated.append(replace(row, temperature=temperature, metrics=metrics))
     if split != "test":
         return []
@@ -143,7 +148,11 @@ def _write_rows(updated: list[Checkpoint]) -> None:
 
 
 def evaluate_all(
-    root: str | Path, split: str = "test", write: bool = False, runs: Sequence[Path] = ()
+    root: str | Path,
+    split: str = "test",
+    write: bool = False,
+    runs: Sequence[Path] = (),
+    times: bool = False,
 ) -> list[str]:
     """`evaluate_task` for every task that has checkpoints and whose data are under `root`.
 
@@ -164,7 +173,7 @@ def evaluate_all(
         for note in manifest.notes:
             log.info("%s", note)
         mine = [run for run in runs if read_identity(run)["task"] == manifest.task.id]
-        other += evaluate_task(manifest, split, write, mine)
+        other += evaluate_task(manifest, split, write, mine, times)
     for line in missing:
         log.warning("%s", line)
     return other

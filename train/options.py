@@ -71,6 +71,10 @@ def build_parser(description: str | None = None) -> argparse.ArgumentParser:
     evaluate.add_argument("--data", help=DATA_HELP)
     evaluate.add_argument("--split", choices=("val", "test"), default="test")
     evaluate.add_argument("--write", action="store_true", help="store the results in weights/")
+    evaluate.add_argument(
+        "--times", action="store_true",
+        help="with --write: measure the time of every network again, on a quiet machine",
+    )  # fmt: skip
     evaluate.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=RUNS_HELP)
 
     store = commands.add_parser("store", help="store a run's best weights in weights/")

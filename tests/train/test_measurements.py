@@ -120,6 +120,21 @@ def test_a_time_is_never_compared(stored, manifest, weights):
     assert evaluate_task(manifest) == []
 
 
+def test_a_time_stays_until_it_is_to_be_measured_again(stored, manifest, weights):
+    evaluate_task(manifest, write=True)
+    first = [c.metrics["latency"] for c in Index.read(weights).checkpoints]
+    marked = tuple(
+        replace(c, metrics=c.metrics | {"latency": {**c.metrics["latency"], "engine": "abacus"}})
+        for c in Index.read(weights).checkpoints
+    )
+    replace(Index.read(weights), checkpoints=marked).write()
+    evaluate_task(manifest, write=True)
+    assert {c.metrics["latency"]["engine"] for c in Index.read(weights).checkpoints} == {"abacus"}
+    evaluate_task(manifest, write=True, times=True)
+    again = [c.metrics["latency"]["engine"] for c in Index.read(weights).checkpoints]
+    assert again == [latency["engine"] for latency in first]
+
+
 def test_results_hold_the_floors_and_what_distillation_changed(stored, manifest, weights):
     evaluate_task(manifest, write=True)
     results = read_results()["cxr"]
