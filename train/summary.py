@@ -70,8 +70,17 @@ def summary(index: Index, results: dict) -> str:
     for task in TASKS.values():
         if evaluated(index, task):
             found = results.get(task.id, {})
-            lines += summary_of(task, index, found) + audit_summary(found)
+            lines += summary_of(task, index, found) + audit_summary(_of_stored(found, index))
     return "\n".join(lines).strip()
+
+
+def _of_stored(results: dict, index: Index) -> dict:
+    """A task's results without the audit of runs that are not stored, of which RESULTS.md tells."""
+    if "audit" not in results:
+        return results
+    files = {c.file for c in index.checkpoints}
+    models = {k: m for k, m in results["audit"]["models"].items() if k in files}
+    return results | {"audit": results["audit"] | {"models": models}}
 
 
 def summary_of(task: Task, index: Index, results: dict) -> list[str]:

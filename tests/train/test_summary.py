@@ -176,6 +176,15 @@ def test_an_interval_of_parts_is_explained(evaluated_index):
         assert ("rather too wide than too narrow" in text) == bool(earlier)
 
 
+def test_the_audit_of_runs_that_are_not_stored_is_left_to_the_details(evaluated_index, monkeypatch):
+    told = []
+    monkeypatch.setattr("train.summary.audit_summary", lambda found: told.append(found) or [])
+    files = [c.file for c in evaluated_index.checkpoints if c.task == "cxr"]
+    models = {key: {} for key in [*files, "cxr-ofa_595-labels-seed1"]}
+    summary(evaluated_index, {"cxr": {"audit": {"images": 3, "models": models}}})
+    assert told[0] == {"audit": {"images": 3, "models": {key: {} for key in files}}}
+
+
 # --- Floors and leakage ----------------------------------------------------------------------
 
 
