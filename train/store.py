@@ -38,7 +38,7 @@ def read_identity(run: Path) -> dict:
         identity = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
         return identity | {"task": identity["recipe"]["task"]}
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise StoreError(f"{run} is no run folder: {error}") from error
+        raise StoreError(f"{run} is no run folder with trained weights: {error}") from error
 
 
 def read_run(run: Path, data_id: str) -> tuple[Checkpoint, StateDict]:
