@@ -179,6 +179,10 @@ def seed_by_seed(change: dict, metric: str) -> str:
     return "; ".join(f"{100 * s[metric]:+.1f} (seed {s['seed']})" for s in change["seeds"])
 
 
+def _is_joined(change: dict) -> bool:
+    return len(change.get("earlier", change)["seeds"]) < len(change["seeds"])
+
+
 def _distillation(rows: list[Checkpoint], results: dict) -> list[str]:
     changes = changes_of(rows, results)
     if not changes:
@@ -194,7 +198,7 @@ def _distillation(rows: list[Checkpoint], results: dict) -> list[str]:
         "student on labels only: "
         "the mean over the seeds, with its paired 95% bootstrap interval over groups, which covers "
         "the choice of test images; the single seeds show the chance of training."
-        + (EARLIER if any("earlier" in c for c in changes.values()) else ""),
+        + (EARLIER if any(map(_is_joined, changes.values())) else ""),
         "",
         *head("student", "accuracy", "macro-F1", "accuracy, seed by seed"),
         *[
