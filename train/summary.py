@@ -179,6 +179,22 @@ def seed_by_seed(change: dict, metric: str) -> str:
     return "; ".join(f"{100 * s[metric]:+.1f} (seed {s['seed']})" for s in change["seeds"])
 
 
+def _table_of(who: str, changes: dict[str, dict]) -> list[str]:
+    """Rows of `changes_of`, under a heading that says whom they are of."""
+    return [
+        *head(who, "accuracy", "macro-F1", "accuracy, seed by seed"),
+        *[
+            row(
+                linked_change(change),
+                points(change["accuracy"]),
+                points(change["macro_f1"]),
+                seed_by_seed(change, "accuracy"),
+            )
+            for change in changes.values()
+        ],
+    ]
+
+
 def _is_joined(change: dict) -> bool:
     return len(change.get("earlier", change)["seeds"]) < len(change["seeds"])
 
@@ -200,16 +216,7 @@ def _distillation(rows: list[Checkpoint], results: dict) -> list[str]:
         "the choice of test images; the single seeds show the chance of training."
         + (EARLIER if any(map(_is_joined, changes.values())) else ""),
         "",
-        *head("student", "accuracy", "macro-F1", "accuracy, seed by seed"),
-        *[
-            row(
-                linked_change(change),
-                points(change["accuracy"]),
-                points(change["macro_f1"]),
-                seed_by_seed(change, "accuracy"),
-            )
-            for change in changes.values()
-        ],
+        *_table_of("student", changes),
         "",
         "The interval excludes zero for: " + ", ".join(clear) + "; it includes zero for all else."
         if clear
@@ -228,16 +235,7 @@ def _starts(rows: list[Checkpoint], results: dict) -> list[str]:
         "percentage points with paired 95% intervals. `scratch` learns from labels alone for as many "
         "epochs, without the start from ImageNet features, and nowhere at a higher rate.",
         "",
-        *head("teacher", "accuracy", "macro-F1", "accuracy, seed by seed"),
-        *[
-            row(
-                linked_change(change),
-                points(change["accuracy"]),
-                points(change["macro_f1"]),
-                seed_by_seed(change, "accuracy"),
-            )
-            for change in changes.values()
-        ],
+        *_table_of("teacher", changes),
         "",
     ]
 
