@@ -1,6 +1,6 @@
 """The page: upload an image, and see what teacher and student decide and where each looked.
 
-Start-up only: `kdmodels.page` lays the page out, and models, timing and heatmaps live in `kdmodels`.
+Start-up only: `page` lays the page out, and models, timing and heatmaps live in `kdmodels`.
 """
 
 import os
@@ -19,13 +19,17 @@ os.environ.setdefault("GRADIO_TEMP_DIR", UPLOADS.name)
 
 import gradio as gr
 
-from kdmodels.archives import MAX_BYTES
-from kdmodels.page import about_tab, api, batch_tab, compare_tab, comparing, teach_tab
-from kdmodels.page.pairs import index, warm_up_first
+from kdmodels.images.archives import MAX_BYTES
+from page import about, api
+from page.batch import tab as batch
+from page.compare import comparing
+from page.compare import tab as compare
+from page.pairs import index, warm_up_first
+from page.teach import tab as teach
 
 DISCLAIMER = "For research and teaching only. Not a medical device: no diagnosis, no treatment."
 ON_SPACE = "SPACE_ID" in os.environ
-PAGE = Path(__file__).parent / "kdmodels" / "page"
+PAGE = Path(__file__).parent / "page"
 CSS, LABELS = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "labels.js"))
 # Of the hues, 700 on white and 400 on slate have a contrast of at least 4.5:1.
 THEME = gr.themes.Base(
@@ -57,15 +61,15 @@ def build() -> gr.Blocks:
         )
         with gr.Tabs(elem_id="pages") as pages:
             with gr.Tab("Compare", id="compare"):
-                compare = compare_tab.build()
+                compared = compare.build()
             with gr.Tab("Teach", id="teach"):
-                teach_tab.build()
+                teach.build()
             with gr.Tab("Batch", id="batch"):
-                batch_tab.build(pages, compare)
+                batch.build(pages, compared)
             with gr.Tab("About", id="about"):
-                about_tab.build()
+                about.build()
         api.build()
-        for tab in (comparing, teach_tab, batch_tab):
+        for tab in (comparing, teach, batch):
             page.unload(tab.leave)
     return page
 

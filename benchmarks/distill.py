@@ -21,19 +21,20 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from kdmodels.machine import describe_machine, write_measured
-from kdmodels.preprocess import normalise
+from kdmodels.engines.machine import describe_machine, write_measured
+from kdmodels.images.preprocess import normalise
+from kdmodels.models.zoo import TEACHERS, build_model, get_spec
 from kdmodels.tasks import get_task
-from kdmodels.zoo import TEACHERS, build_model, get_spec
-from train.datasets import Manifest, Sample
-from train.loop import Trainer
-from train.objectives import Answers, Hybrid
-from train.precision import choose_precision
-from train.recipes import Phase, Recipe
-from train.runs import RunFolder, RunState
-from train.targets import teacher_targets
-from train.teachers import Teacher
-from train.views import PixelStore, TrainViews
+from train.data.manifest import Manifest, Sample
+from train.data.pixels import PixelStore
+from train.learn.loop import Trainer
+from train.learn.objectives import Answers, Hybrid
+from train.learn.precision import choose_precision
+from train.learn.recipes import Phase, Recipe
+from train.learn.runs import RunFolder, RunState
+from train.learn.targets import teacher_targets
+from train.learn.teachers import Teacher
+from train.learn.views import TrainViews
 
 STUDENT, BATCH, VIEWS = "ofa_595", 16, 4
 HYBRID = dict(objective="hybrid", objective_settings={"alpha": 0.6, "temperature": 3.0})

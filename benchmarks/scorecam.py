@@ -27,18 +27,19 @@ import torch
 from PIL import Image
 
 from benchmarks.scorecam_curve import draw_curves
-from kdmodels.attention import agreement
-from kdmodels.channels import KEPT
-from kdmodels.checkpoints import CheckpointError, Index
-from kdmodels.engine import EngineError
-from kdmodels.engine_base import default_threads
-from kdmodels.images import read_image
-from kdmodels.machine import describe_machine, write_measured
+from kdmodels.engines.base import default_threads
+from kdmodels.engines.choice import EngineError
+from kdmodels.engines.machine import describe_machine, write_measured
+from kdmodels.explain.channels import KEPT
+from kdmodels.explain.scorecam import explain, explain_progressively
+from kdmodels.explain.similarity import agreement
+from kdmodels.images.read import read_image
+from kdmodels.models.checkpoints import CheckpointError, Index
+from kdmodels.models.zoo import STUDENTS
 from kdmodels.predict import Classifier
-from kdmodels.scorecam import explain, explain_progressively
 from kdmodels.tasks import TASKS
-from kdmodels.zoo import STUDENTS
-from train.datasets import DataError, Manifest, open_manifest
+from train.data.manifest import DataError, Manifest
+from train.data.open import open_manifest
 
 AGREEMENT = 0.95  # of the progressive map with the exact one, estimated, at which it is stopped
 

@@ -12,7 +12,7 @@ The published ways leave out what was not run:
                 Image Classification", 2023), by k-means
     random      the control
 
-Ours predicts them (`kdmodels.surrogate`); "random, predicted" does so after a random choice.
+Ours predicts them (`kdmodels.explain.surrogate`); "random, predicted" does so after a random choice.
 """
 
 import copy
@@ -27,13 +27,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 from torch import Tensor
 
-from kdmodels.attention import pearson
-from kdmodels.channels import KEPT, Channels, read_channels
+from kdmodels.explain.channels import KEPT, Channels, read_channels
+from kdmodels.explain.scorecam import Sketch, explain, explain_progressively, heatmap_of
+from kdmodels.explain.similarity import pearson
+from kdmodels.explain.surrogate import Surrogate
+from kdmodels.models.zoo import get_spec
 from kdmodels.predict import Classifier
-from kdmodels.scorecam import Sketch, explain, explain_progressively, heatmap_of
-from kdmodels.surrogate import Surrogate
 from kdmodels.tasks import get_task
-from kdmodels.zoo import get_spec
 
 COUNTS = (8, 16, 24, 40, 64, 96, 144, 216)  # channels run, where the page makes its maps
 

@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 
 from gradio_client import Client, handle_file
 
-from kdmodels.machine import describe_machine
+from kdmodels.engines.machine import describe_machine
 from tests.phantom import chest_phantom
 
 ROOT = Path(__file__).parents[1]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kdmodels import benchmark
-from kdmodels.checkpoints import CheckpointError
-from kdmodels.engine import EngineError
+from kdmodels.engines.choice import EngineError
+from kdmodels.models.checkpoints import CheckpointError
 from kdmodels.tasks import TASKS
 
 

@@ -24,13 +24,13 @@ from typing import NamedTuple
 
 import torch
 
-from kdmodels.checkpoints import Checkpoint, CheckpointError, Index
-from kdmodels.engine_base import Engine, EngineError, Precision, default_threads
-from kdmodels.engine_openvino import OpenVINOEngine, gist, import_openvino, native_precision
-from kdmodels.engine_torch import TorchEngine
-from kdmodels.machine import describe_machine, write_measured
+from kdmodels.engines.base import Engine, EngineError, Precision, default_threads
+from kdmodels.engines.machine import describe_machine, write_measured
+from kdmodels.engines.openvino import OpenVINOEngine, gist, import_openvino, native_precision
+from kdmodels.engines.pytorch import TorchEngine
+from kdmodels.models.checkpoints import Checkpoint, CheckpointError, Index
+from kdmodels.models.zoo import STUDENTS, TEACHERS, get_spec
 from kdmodels.predict import measure
-from kdmodels.zoo import STUDENTS, TEACHERS, get_spec
 
 MEGABYTE = 1e6
 

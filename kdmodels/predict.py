@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from kdmodels.checkpoints import Checkpoint, Index
-from kdmodels.devices import has_cuda
-from kdmodels.engine import Engine, Size, open_engine
-from kdmodels.preprocess import to_input
+from kdmodels.engines.choice import Engine, Size, open_engine
+from kdmodels.engines.devices import has_cuda
+from kdmodels.images.preprocess import to_input
+from kdmodels.models.checkpoints import Checkpoint, Index
+from kdmodels.models.zoo import ModelSpec
 from kdmodels.tasks import Task, get_task
-from kdmodels.zoo import ModelSpec
 
 
 class FairLock:

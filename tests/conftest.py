@@ -14,10 +14,10 @@ from huggingface_hub import close_session, constants
 from PIL import Image
 from torch import nn
 
-from kdmodels.checkpoints import Checkpoint, Index
+from kdmodels.models.checkpoints import Checkpoint, Index
+from kdmodels.models.zoo import MODELS, STUDENTS, TEACHERS, ModelSpec, build_model
 from kdmodels.predict import Classifier
 from kdmodels.tasks import TASKS, get_task
-from kdmodels.zoo import MODELS, STUDENTS, TEACHERS, ModelSpec, build_model
 
 REPOSITORY = Path(__file__).parents[1]
 ALONE = "KD_TEST_ALONE"

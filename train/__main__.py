@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdmodels.checkpoints import CheckpointError, Index
-from kdmodels.zoo import TEACHERS, get_spec
+from kdmodels.models.checkpoints import CheckpointError, Index
+from kdmodels.models.zoo import TEACHERS, get_spec
 from train.options import build_parser
 
 if TYPE_CHECKING:
-    from train.datasets import Manifest
+    from train.data.manifest import Manifest
 
 
 def default_data() -> str:
@@ -23,14 +23,14 @@ def run_training(args: argparse.Namespace) -> None:
     """`teacher`, `student` and `distill`: one recipe, one run folder."""
     import torch
 
-    from train.datasets import open_manifest
-    from train.guides import Guide
-    from train.loop import Trainer
-    from train.precision import choose_precision
-    from train.processes import main_first, start_processes
-    from train.recipes import RecipeError, find_recipe, read_recipe
-    from train.runs import RunFolder
-    from train.teachers import load_teachers
+    from train.data.open import open_manifest
+    from train.learn.guides import Guide
+    from train.learn.loop import Trainer
+    from train.learn.precision import choose_precision
+    from train.learn.processes import main_first, start_processes
+    from train.learn.recipes import RecipeError, find_recipe, read_recipe
+    from train.learn.runs import RunFolder
+    from train.learn.teachers import load_teachers
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -90,7 +90,7 @@ def run_training(args: argparse.Namespace) -> None:
 
 def open_data(args: argparse.Namespace) -> "Manifest":
     """The data set that a command names; what is to be said of it goes to the log."""
-    from train.datasets import open_manifest
+    from train.data.open import open_manifest
 
     manifest = open_manifest(args.task, args.data or default_data())
     for note in manifest.notes:
@@ -100,7 +100,7 @@ def open_data(args: argparse.Namespace) -> "Manifest":
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Exit code: 1 when a stored number is not what the weights give."""
-    from train.measurements import evaluate_all, evaluate_task
+    from train.measure.evaluate import evaluate_all, evaluate_task
 
     if args.all:
         data, measure = args.data or default_data(), evaluate_all
@@ -111,13 +111,13 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 
 def run_leakage(args: argparse.Namespace) -> None:
-    from train.leakage import write_leakage
+    from train.measure.leakage import write_leakage
 
     write_leakage(open_data(args))
 
 
 def run_store(args: argparse.Namespace) -> None:
-    from train.store import StoreError, store_again, store_run
+    from train.release.store import StoreError, store_again, store_run
 
     if args.run:
         store_run(args.run, open_data(args), args.storage)
@@ -128,15 +128,15 @@ def run_store(args: argparse.Namespace) -> None:
 
 
 def run_data(args: argparse.Namespace) -> None:
-    from train.datasets import open_manifest
+    from train.data.open import open_manifest
 
     _describe(open_manifest(args.task, args.data or default_data()))
 
 
 def run_shards(args: argparse.Namespace) -> None:
     from kdmodels.tasks import get_task
-    from train.datasets import open_manifest
-    from train.shards import index_shards, write_shards
+    from train.data.open import open_manifest
+    from train.data.shards import index_shards, write_shards
 
     if args.index:
         task = get_task(args.task)
@@ -147,7 +147,7 @@ def run_shards(args: argparse.Namespace) -> None:
 
 
 def _describe(manifest: "Manifest") -> None:
-    from train.datasets import SPLITS
+    from train.data.manifest import SPLITS
 
     counts = manifest.counts()
     print(f"{manifest.id}: {len(manifest.samples):,} images")
@@ -159,47 +159,47 @@ def _describe(manifest: "Manifest") -> None:
 
 
 def run_audit(args: argparse.Namespace) -> None:
-    from train.audit import audit_task
+    from train.measure.audit import audit_task
 
     audit_task(open_data(args), args.write, args.runs)
 
 
 def run_agreement(args: argparse.Namespace) -> None:
-    from train.agreement import agreement_task
+    from train.measure.agreement import agreement_task
 
     agreement_task(open_data(args), args.images, args.runs, args.write)
 
 
 def run_reference(args: argparse.Namespace) -> None:
-    from train.reference import measure_reference
-    from train.store import update_results
+    from train.measure.probe import measure_reference
+    from train.release.store import update_results
 
     manifest = open_data(args)
     update_results(args.task, reference=measure_reference(manifest, args.guide))
 
 
 def run_familiar(args: argparse.Namespace) -> None:
-    from train.familiar import familiar_task
+    from train.measure.familiar import familiar_task
 
     familiar_task(open_data(args), args.data or default_data(), args.write)
 
 
 def run_tables(args: argparse.Namespace) -> None:
-    from train.tables import write_tables
+    from train.tables.write import write_tables
 
     write_tables()
 
 
 def run_examples(args: argparse.Namespace) -> None:
-    from train.examples import make_examples
+    from train.examples.make import make_examples
 
     make_examples(open_data(args), Path(args.data or default_data()), args.write)
 
 
 def run_publish(args: argparse.Namespace) -> None:
-    from train.publish import publish
-    from train.space import pin_space
-    from train.store import read_results
+    from train.release.publish import publish
+    from train.release.space import pin_space
+    from train.release.store import read_results
 
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log each request
     publish(Index.read(), read_results(), args.repo, args.private, args.licence, args.dry_run)
@@ -228,11 +228,11 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; mistakes of the user end in one sentence on stderr and exit code 2."""
-    from train.datasets import DataError
-    from train.publish import PublishError
-    from train.recipes import RecipeError
-    from train.runs import RunError
-    from train.store import StoreError
+    from train.data.manifest import DataError
+    from train.learn.recipes import RecipeError
+    from train.learn.runs import RunError
+    from train.release.publish import PublishError
+    from train.release.store import StoreError
 
     args = build_parser(__doc__).parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

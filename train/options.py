@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from kdmodels.codecs import ENCODERS
+from kdmodels.models.codecs import ENCODERS
+from kdmodels.models.zoo import STUDENTS, TEACHERS
 from kdmodels.tasks import TASKS
-from kdmodels.zoo import STUDENTS, TEACHERS
 
 RUNS_HELP = "run folders of stored recipes with further seeds, or of recipes that are not stored"
 GUIDE_HELP = (
@@ -56,7 +56,8 @@ def build_parser(description: str | None = None) -> argparse.ArgumentParser:
         help="'all': the mean of the softened outputs of all of them",
     )
     distill.add_argument(
-        "--objective", help="a name of train/objectives.py (default: hybrid, or multi_teacher)"
+        "--objective",
+        help="a name of train/learn/objectives.py (default: hybrid, or multi_teacher)",
     )
     distill.add_argument("--model", choices=STUDENTS, default=STUDENTS[0])
     _add_run_options(distill)
@@ -134,7 +135,9 @@ def build_parser(description: str | None = None) -> argparse.ArgumentParser:
     )
     familiar.add_argument("--task", choices=TASKS, required=True)
     familiar.add_argument("--data", help=DATA_HELP)
-    familiar.add_argument("--write", action="store_true", help="store it in kdmodels/familiarity/")
+    familiar.add_argument(
+        "--write", action="store_true", help="store it in kdmodels/familiar/stored/"
+    )
 
     commands.add_parser("tables", help="write the tables of README.md and weights/RESULTS.md")
 

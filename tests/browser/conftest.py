@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kdmodels.checkpoints import WEIGHTS
+from kdmodels.models.checkpoints import WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -9,7 +9,7 @@ from gradio_client import Client, handle_file
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kdmodels.page.pairs import index
+from page.pairs import index
 from tests.browser.conftest import running_app
 from tests.phantom import chest_phantom
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdmodels.engine_torch import TorchEngine
+from kdmodels.engines.pytorch import TorchEngine
 
 
 @pytest.fixture

@@ -29,11 +29,11 @@ from kdmodels.benchmark import (
     table,
     usable_choices,
 )
-from kdmodels.checkpoints import CheckpointError, Index
-from kdmodels.engine_base import EngineError
-from kdmodels.zoo import build_model
+from kdmodels.engines.base import EngineError
+from kdmodels.models.checkpoints import CheckpointError, Index
+from kdmodels.models.zoo import build_model
 from tests.conftest import unstored
-from tests.kdmodels.engines import HAS_BF16
+from tests.kdmodels.engines.alike import HAS_BF16
 
 ROOT = Path(__file__).parents[2]
 SUITABLE = [name for name in CHOICES if name != "openvino-bf16" or HAS_BF16]

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from kdmodels.checkpoints import CheckpointError
-from kdmodels.engine_base import Engine, EngineError, Outputs, Size
+from kdmodels.engines.base import Engine, EngineError, Outputs, Size
+from kdmodels.images.preprocess import to_input
+from kdmodels.models.checkpoints import CheckpointError
+from kdmodels.models.zoo import build_model, count_macs, count_parameters
 from kdmodels.predict import (
     COMPUTE,
     Classifier,
@@ -21,8 +23,6 @@ from kdmodels.predict import (
     predict,
     warm_up,
 )
-from kdmodels.preprocess import to_input
-from kdmodels.zoo import build_model, count_macs, count_parameters
 
 IMAGE = torch.ones(1, 3, 4, 4)
 

@@ -14,14 +14,14 @@ import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL import Image
 
-import train.store
-from kdmodels.checkpoints import Index
+import train.release.store
+from kdmodels.models.checkpoints import Index
+from kdmodels.models.zoo import build_model
 from kdmodels.tasks import TASKS, get_task
-from kdmodels.zoo import build_model
-from train.datasets import Manifest, Sample
-from train.evaluate import compare, summarise
-from train.recipes import Phase, Recipe, find_recipe, to_dict
-from train.runs import RunFolder, RunState, write_safetensors
+from train.data.manifest import Manifest, Sample
+from train.learn.recipes import Phase, Recipe, find_recipe, to_dict
+from train.learn.runs import RunFolder, RunState, write_safetensors
+from train.measure.metrics import compare, summarise
 
 COLOURS = ((220, 40, 40), (40, 220, 40), (40, 40, 220), (200, 200, 40), (200, 40, 200))
 
@@ -133,7 +133,7 @@ def make_recipe():
 def weights(tiny_models, tmp_path, monkeypatch) -> Path:
     """An empty weights folder of tiny networks, for the length of a test."""
     folder = tmp_path / "weights"
-    monkeypatch.setattr(train.store, "WEIGHTS", folder)
+    monkeypatch.setattr(train.release.store, "WEIGHTS", folder)
     monkeypatch.setattr(Index.read.__func__, "__defaults__", (folder,))
     return folder
 
@@ -143,7 +143,7 @@ def recipes(tmp_path, monkeypatch) -> Path:
     """An empty folder in place of train/recipes, as far as finished runs are concerned."""
     folder = tmp_path / "recipes"
     folder.mkdir()
-    monkeypatch.setattr(train.store, "FOLDER", folder)
+    monkeypatch.setattr(train.release.store, "FOLDER", folder)
     return folder
 
 

@@ -14,7 +14,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from kdmodels.zoo import MODELS, ModelSpec
+from kdmodels.models.zoo import MODELS, ModelSpec
 from train.__main__ import main
 
 CHANNELS = {"vgg19": 12, "visformer_s": 10, "autoformerv2_t": 8, "ofa_595": 6}

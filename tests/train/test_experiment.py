@@ -15,19 +15,19 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-import train.measurements
-import train.recipes
-import train.store
-from kdmodels.checkpoints import Index
+import train.learn.recipes
+import train.measure.evaluate
+import train.release.store
+from kdmodels.models.checkpoints import Index
+from kdmodels.models.zoo import MODELS, count_parameters, get_spec
 from kdmodels.predict import measure
 from kdmodels.tasks import TASKS
-from kdmodels.zoo import MODELS, count_parameters, get_spec
 from train.__main__ import main
-from train.datasets import Manifest
-from train.details import details
-from train.guides import MODEL
-from train.recipes import FOLDER, Recipe, read_recipe, to_dict
-from train.store import read_results
+from train.data.manifest import Manifest
+from train.learn.guides import MODEL
+from train.learn.recipes import FOLDER, Recipe, read_recipe, to_dict
+from train.release.store import read_results
+from train.tables.details import details
 
 SIDE = 32  # px
 SHIPPED = [read_recipe(p) for p in sorted(FOLDER.glob("*.yaml")) if not p.name.startswith("_")]
@@ -90,9 +90,9 @@ def words_of(recipe: Recipe) -> list[str]:
     else:
         words = ["student", "--task", recipe.task]
     if recipe.guided:
-        words += ["--guide", str(train.recipes.FOLDER.parent / GUIDE)]
+        words += ["--guide", str(train.learn.recipes.FOLDER.parent / GUIDE)]
     if recipe.variant not in ("", recipe.objective):  # of which no option tells
-        return [*words, "--recipe", str(train.recipes.FOLDER / f"{recipe.name}.yaml")]
+        return [*words, "--recipe", str(train.learn.recipes.FOLDER / f"{recipe.name}.yaml")]
     if get_spec(recipe.model).role == "teacher":
         return words
     if not recipe.teachers:
@@ -123,15 +123,15 @@ def place(tmp_path, make_manifest, monkeypatch) -> Path:
         )
     write_shrunk(SHIPPED, tmp_path / "recipes")
     save_file(timm.create_model(MODEL, pad_type="same").state_dict(), tmp_path / GUIDE)
-    monkeypatch.setattr(train.recipes, "FOLDER", tmp_path / "recipes")
-    monkeypatch.setattr(train.store, "FOLDER", tmp_path / "recipes")
-    monkeypatch.setattr(train.store, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(train.learn.recipes, "FOLDER", tmp_path / "recipes")
+    monkeypatch.setattr(train.release.store, "FOLDER", tmp_path / "recipes")
+    monkeypatch.setattr(train.release.store, "WEIGHTS", tmp_path / "weights")
     # A second of passes for each network's time is more than all the rest.
     monkeypatch.setattr(
-        train.measurements, "measure", lambda engine, images, **_: measure(engine, images)
+        train.measure.evaluate, "measure", lambda engine, images, **_: measure(engine, images)
     )
     # After two steps a network is so undecided that rounding its weights may change its mind.
-    monkeypatch.setattr(train.store, "MAX_ACCURACY_CHANGE", 1.01)
+    monkeypatch.setattr(train.release.store, "MAX_ACCURACY_CHANGE", 1.01)
     monkeypatch.setattr(Index.read.__func__, "__defaults__", (tmp_path / "weights",))
     return tmp_path
 

@@ -14,15 +14,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-import train.floors
-import train.leakage
-from kdmodels.checkpoints import Index
+import train.measure.floors
+import train.measure.leakage
+from kdmodels.models.checkpoints import Index
 from kdmodels.tasks import TASKS
 from train.__main__ import main
-from train.datasets import open_manifest
-from train.recipes import FOLDER
-from train.runs import RunState
-from train.store import read_results
+from train.data.open import open_manifest
+from train.learn.recipes import FOLDER
+from train.learn.runs import RunState
+from train.release.store import read_results
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPE = {
@@ -238,15 +238,15 @@ def test_the_data_folder_may_come_from_the_environment(
     (["distill", "--teacher", "all", "--objective", "multi_teacher"], "ofa_595-from-all"),
 ])  # fmt: skip
 def test_a_command_takes_its_own_recipe(words, stem, task, monkeypatch):
-    import train.recipes
+    import train.learn.recipes
 
     asked = []
 
     def read_recipe(path, seed):
         asked.append((path, seed))
-        raise train.recipes.RecipeError("far enough")
+        raise train.learn.recipes.RecipeError("far enough")
 
-    monkeypatch.setattr(train.recipes, "read_recipe", read_recipe)
+    monkeypatch.setattr(train.learn.recipes, "read_recipe", read_recipe)
     assert main([*words, "--task", task, "--seed", "7"]) == 2
     assert asked == [(FOLDER / f"{task}-{stem}.yaml", 7)]
 
@@ -257,11 +257,11 @@ def test_a_command_takes_its_own_recipe(words, stem, task, monkeypatch):
 @pytest.fixture
 def evaluated(weights, finish_run, write_starter, tmp_path) -> list[str]:
     """A stored and evaluated network; the words that evaluate it again."""
-    import train.store
+    import train.release.store
 
     data = write_starter(tmp_path / "data")
     manifest = open_manifest("cxr", data)
-    train.store.store_run(finish_run(manifest), manifest, "float32")
+    train.release.store.store_run(finish_run(manifest), manifest, "float32")
     words = ["evaluate", "--data", str(data)]
     assert main([*words, "--task", "cxr", "--write"]) == 0
     return words
@@ -270,7 +270,7 @@ def evaluated(weights, finish_run, write_starter, tmp_path) -> list[str]:
 @pytest.fixture(autouse=True)
 def small_forests(monkeypatch):
     """Few trees, in this process."""
-    for module in (train.floors, train.leakage):
+    for module in (train.measure.floors, train.measure.leakage):
         forest = module.RandomForestClassifier
         monkeypatch.setattr(
             module, "RandomForestClassifier",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdmodels.checkpoints import Index
-from kdmodels.zoo import build_model
+from kdmodels.models.checkpoints import Index
+from kdmodels.models.zoo import build_model
 from tests.conftest import unstored
 from tests.hub import TOKENS, HubStandIn
 
@@ -31,8 +31,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 from huggingface_hub import hf_hub_download
-from kdmodels.checkpoints import WEIGHTS, Index
-from kdmodels.preprocess import to_input
+from kdmodels.models.checkpoints import WEIGHTS, Index
+from kdmodels.images.preprocess import to_input
 from kdmodels.tasks import get_task
 from train.__main__ import main
 

@@ -17,19 +17,19 @@ import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-import train.loop
-import train.runs
-import train.views
-from kdmodels.checkpoints import Checkpoint, Index
+import train.learn.loop
+import train.learn.runs
+import train.learn.views
+from kdmodels.models.checkpoints import Checkpoint, Index
+from kdmodels.models.zoo import MODELS, build_model
 from kdmodels.tasks import get_task
-from kdmodels.zoo import MODELS, build_model
 from train.__main__ import main
-from train.datasets import DataError
-from train.guides import MODEL
-from train.loop import Trainer
-from train.processes import start_processes
-from train.recipes import Phase, RecipeError
-from train.runs import RunError, RunFolder, RunState
+from train.data.manifest import DataError
+from train.learn.guides import MODEL
+from train.learn.loop import Trainer
+from train.learn.processes import start_processes
+from train.learn.recipes import Phase, RecipeError
+from train.learn.runs import RunError, RunFolder, RunState
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = Path(__file__).with_name("launch_tiny.py")
@@ -220,7 +220,7 @@ def full_disk(size: int):
 
 @pytest.mark.parametrize("file", ["state.safetensors", "best.safetensors"])
 def test_a_full_disk_keeps_the_state_that_was_there(make_recipe, tmp_path, monkeypatch, file):
-    monkeypatch.setattr(train.runs, "plot_curves", lambda *_: None)
+    monkeypatch.setattr(train.learn.runs, "plot_curves", lambda *_: None)
     folder = RunFolder(tmp_path / "run", make_recipe(), "generated@1")
     row = dict(epoch=0, val_macro_f1=0.5)
     old, new = (
@@ -244,7 +244,7 @@ def test_a_full_disk_keeps_the_state_that_was_there(make_recipe, tmp_path, monke
 def test_a_full_disk_ends_the_command_with_a_sentence(
     write_starter, tiny_models, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(train.runs, "plot_curves", lambda *_: None)
+    monkeypatch.setattr(train.learn.runs, "plot_curves", lambda *_: None)
     data = write_starter(tmp_path / "data", train=4, val=2, test=2)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(LABELS))
     words = ["student", "--task", "cxr", "--data", data, "--recipe", tmp_path / "mine.yaml"]
@@ -263,17 +263,17 @@ def test_a_full_disk_ends_the_command_with_a_sentence(
 def test_workers_change_nothing_and_decode_nothing(
     make_manifest, make_recipe, tiny_models, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(train.runs, "plot_curves", lambda *_: None)
-    monkeypatch.setattr(train.loop, "STORED_SIZE", 48)
+    monkeypatch.setattr(train.learn.runs, "plot_curves", lambda *_: None)
+    monkeypatch.setattr(train.learn.loop, "STORED_SIZE", 48)
     manifest = make_manifest(train=5, val=1, test=1)
     recipe = make_recipe(Phase(size=32, epochs=3, lr=0.02, steps=2))  # of three
     folders = []
     for workers in (0, 2):
         folder = RunFolder(tmp_path / f"with-{workers}", recipe, manifest.id)
         trainer = Trainer(recipe, manifest, folder, Accelerator(cpu=True), workers=workers)
-        read = train.views.read_pixels
+        read = train.learn.views.read_pixels
         if workers:  # worker processes inherit it
-            monkeypatch.setattr(train.views, "read_pixels", only_of("val", read))
+            monkeypatch.setattr(train.learn.views, "read_pixels", only_of("val", read))
         trainer.fit()
         folders.append(folder.path)
     assert same_files(*folders) and rows_of(folders[0]) == rows_of(folders[1])
@@ -295,7 +295,7 @@ def test_a_damaged_image_is_named_once_in_the_log_of_a_run(
     write_starter, tiny_models, tmp_path, monkeypatch, caplog
 ):
     caplog.set_level(logging.INFO, logger="train")
-    monkeypatch.setattr(train.runs, "plot_curves", lambda *_: None)
+    monkeypatch.setattr(train.learn.runs, "plot_curves", lambda *_: None)
     data = write_starter(tmp_path / "data", train=32, val=2, test=2)
     broken = data / "images" / "train-covid-3.jpg"
     whole = broken.read_bytes()

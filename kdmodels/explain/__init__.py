@@ -1,0 +1,1 @@
+"""Where a network looked: Score-CAM, how alike two maps are, and how they are drawn."""

@@ -1,0 +1,1 @@
+"""Untrusted bytes become a checked picture, and that a network's input."""

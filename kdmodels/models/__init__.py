@@ -1,0 +1,1 @@
+"""The networks: how each is built, stored, found and verified."""

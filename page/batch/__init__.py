@@ -1,0 +1,1 @@
+"""Many images at once: a table of what both models say."""

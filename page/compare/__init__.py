@@ -1,0 +1,1 @@
+"""The first tab: one image, two answers, two heatmaps."""

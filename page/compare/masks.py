@@ -1,0 +1,47 @@
+"""A lung mask that is at hand: how much of each model's heat lies inside it."""
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from kdmodels.images.read import ImageError, read_image
+from page import words
+from page.compare import comparing
+from page.compare.results import TROUBLE, Results
+from page.studies import STUDIES
+
+ASPECT = 0.02  # of the aspect ratio may differ, for masks of rounded sizes
+
+
+def mask_of(mask: Image.Image, film: Image.Image) -> np.ndarray:
+    """(H, W) bool, True inside: what is brighter than middle grey.
+
+    Raises `ImageError` where it is all of one kind, or not of the film's shape.
+    """
+    if abs(mask.width * film.height / (mask.height * film.width) - 1) > ASPECT:
+        raise ImageError(
+            f"The mask is {mask.width} × {mask.height} px and the image {film.width} × "
+            f"{film.height} px, which is another shape; choose the mask of this image."
+        )
+    inside = np.asarray(mask.convert("L")) > 127
+    if inside.all() or not inside.any():
+        raise ImageError("The mask is black or white all over; choose one with white lungs.")
+    return inside
+
+
+def show_mask(request: gr.Request, path: str | None, image: str | None) -> Results:
+    """A mask was chosen for the image that is on the page."""
+    tab = request.session_hash
+    source = STUDIES.source(tab)
+    try:
+        film = comparing.read(image).pixels
+        inside = mask_of(read_image(path).pixels, film)
+    except TROUBLE as error:
+        return Results(message=words.message("error", str(error)))
+    STUDIES.put_mask(tab, inside, source)
+    said = f"Lung mask: {inside.mean():.0%} of the picture. See the numbers under the heatmaps."
+    shown = Results(message=words.message("note", said))
+    study = STUDIES.get(tab)
+    if study is None or not study.explained or study.inside is None:
+        return shown
+    return shown._replace(agreement=comparing.agreement_html(study))

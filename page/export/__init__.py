@@ -1,0 +1,1 @@
+"""A comparison as PNG, PDF and JSON."""

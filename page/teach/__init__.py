@@ -1,0 +1,1 @@
+"""The lesson: a case set, guesses and votes, and the score of human, teacher and student."""

@@ -1,0 +1,122 @@
+"""`train.measure.leakage`: groups stay whole or not, and copies of a tile are what makes the difference."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import train.measure.floors
+import train.measure.leakage
+from kdmodels.tasks import TASKS
+from train.data.manifest import Manifest, Sample
+from train.measure.floors import FEATURES
+from train.measure.leakage import (
+    CLASSIFIERS,
+    measure_leakage,
+    split_by_group,
+    split_by_image,
+    write_leakage,
+)
+from train.release.store import read_results, update_results
+
+TILES = TASKS["histopathology"]
+
+
+@pytest.fixture(autouse=True)
+def small_forests(monkeypatch):
+    """Fewer trees, in this process, on small squares."""
+    forest = train.measure.leakage.RandomForestClassifier
+    monkeypatch.setattr(
+        train.measure.leakage, "RandomForestClassifier",
+        lambda _, n_jobs, random_state: forest(25, random_state=random_state),
+    )  # fmt: skip
+    monkeypatch.setattr(train.measure.floors, "SIZE", 32)
+
+
+@pytest.fixture
+def copies(tmp_path) -> Manifest:
+    """Tiles whose colour says nothing of their class, each with four turned copies."""
+    generator = np.random.default_rng(0)
+    samples = []
+    for split, tiles in (("train", 8), ("val", 1), ("test", 4)):
+        for label in TILES.class_ids:
+            for tile in range(tiles):
+                colour = generator.integers(40, 216, 3)
+                noise = generator.normal(0, 4, (32, 32, 3))
+                pixels = (colour + noise).clip(0, 255).astype(np.uint8)
+                for turn in range(4):
+                    path = tmp_path / f"{split}-{label}-{tile}-{turn}.png"
+                    Image.fromarray(np.rot90(pixels, turn)).save(path)
+                    samples.append(Sample(path, label, split, f"{split}-{label}-{tile}", "here"))
+    return Manifest(TILES, "copies", tuple(samples))
+
+
+def groups_of_classes(sizes):
+    """Labels and groups: `sizes` are of the groups of each class."""
+    labels = np.concatenate([np.full(sum(row), i) for i, row in enumerate(sizes)])
+    names = [[f"{i}-{j}"] * n for i, row in enumerate(sizes) for j, n in enumerate(row)]
+    return labels, np.array([name for part in names for name in part])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_split_by_group_keeps_groups_whole(seed):
+    labels, groups = groups_of_classes([[3] * 20, [2] * 40, [1] * 30])
+    train_places, test_places = split_by_group(labels, groups, 34, seed)
+    assert not set(groups[train_places]) & set(groups[test_places])
+    assert sorted([*train_places, *test_places]) == list(range(len(labels)))
+    for label in range(3):  # a fifth of 170 images, rounded up to whole groups
+        of_class = labels == label
+        tested = of_class[test_places].sum()
+        assert of_class.sum() * 0.2 <= tested < of_class.sum() * 0.2 + 3
+
+
+def test_a_split_by_image_has_the_wanted_size_and_shares():
+    labels, _ = groups_of_classes([[60], [80], [30]])
+    train_places, test_places = split_by_image(labels, 34, 0)
+    assert len(test_places) == 34 and len(set(train_places) | set(test_places)) == 170
+    assert np.bincount(labels[test_places]).tolist() == [12, 16, 6]
+
+
+@pytest.mark.parametrize("split", [
+    lambda labels, groups, seed: split_by_image(labels, 30, seed),
+    lambda labels, groups, seed: split_by_group(labels, groups, 30, seed),
+])  # fmt: skip
+def test_seeds_give_different_splits_each_the_same_again(split):
+    labels, groups = groups_of_classes([[2] * 30, [3] * 30])
+    first, again, other = (split(labels, groups, seed)[1].tolist() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_copies_are_remembered_where_they_are_in_both_parts(copies):
+    """Where only the tile itself can be recognised, all that a leaky split gains is memory."""
+    found = measure_leakage(copies)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert (found["data"], found["seeds"]) == (copies.id, [0, 1, 2])
+    assert (found["images"], found["test_images"]) == (5 * 12 * 4, 5 * 4 * 4)
+    assert found["seen"]["as_stored"] == found["seen"]["by_group"] == 0
+    assert found["seen"]["by_image"] > 0.9
+    nearest = found["rows"][-1]
+    assert nearest["name"] == "nearest neighbour of colour histograms"
+    assert min(nearest["by_image"]) > 0.9  # a copy is the nearest
+    assert max(nearest["by_group"]) < 0.5 and nearest["as_stored"] < 0.5  # chance is 0.2
+    for row in found["rows"]:
+        assert len(row["by_group"]) == len(row["by_image"]) == 3
+        assert min(row["by_image"]) > max(row["by_group"])
+
+
+def test_classifiers_use_features_that_there_are():
+    assert set(CLASSIFIERS) == set(TASKS)
+    for task, row in CLASSIFIERS.items():
+        assert {cheap.feature for cheap in row} <= set(FEATURES[task])
+
+
+def test_the_result_is_stored_beside_the_others(copies, weights):
+    weights.mkdir()
+    update_results("histopathology", floors=[1])
+    write_leakage(copies)
+    results = read_results()["histopathology"]
+    assert results["floors"] == [1]
+    assert results["leakage"]["data"] == copies.id
+    names = [cheap.name for cheap in CLASSIFIERS["histopathology"]]
+    assert [row["name"] for row in results["leakage"]["rows"]] == names

@@ -1,0 +1,1 @@
+"""A folder of images, of whatever layout, becomes one `Manifest`."""

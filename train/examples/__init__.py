@@ -1,0 +1,1 @@
+"""The synthetic examples of the page: pictures that show nobody."""

@@ -1,0 +1,1 @@
+"""A recipe and a `Manifest` become a run folder."""

@@ -1,0 +1,1 @@
+"""Weights become predictions, and predictions numbers."""

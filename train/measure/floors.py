@@ -1,0 +1,132 @@
+"""Floors: what features that see no disease, or no tissue, already reach on the same split.
+
+Where class and source (or stain) go together, a network can win without looking at anatomy. A
+random forest on such features tells how much of an accuracy that alone could explain.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import accuracy_score, f1_score
+
+from kdmodels.tasks import Task
+from train.data.manifest import Manifest, Sample, read_pixels
+
+SIZE = 256  # px; features are computed on the same squares that the networks see
+
+
+def _thumbnail(pixels: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX))
+
+
+def _frame(pixels: np.ndarray) -> np.ndarray:
+    small = _thumbnail(pixels, 32)[..., 0]
+    inside = np.zeros_like(small, dtype=bool)
+    inside[3:-3, 3:-3] = True
+    return small[~inside]
+
+
+def _histogram(pixels: np.ndarray, bins: int = 64) -> np.ndarray:
+    channels = [np.histogram(pixels[..., c], bins=bins, range=(0, 256))[0] for c in range(3)]
+    return np.concatenate(channels) / pixels[..., 0].size
+
+
+def _spectrum(pixels: np.ndarray) -> np.ndarray:
+    grey = pixels[..., 0].astype(np.float64)
+    power = np.abs(np.fft.fftshift(np.fft.fft2(grey - grey.mean()))) ** 2
+    y, x = np.indices(grey.shape) - SIZE // 2
+    radius = np.hypot(y, x).astype(int).ravel()
+    mean = np.bincount(radius, power.ravel()) / np.bincount(radius)
+    return np.log1p(mean[: SIZE // 2])
+
+
+def _colour_moments(pixels: np.ndarray) -> np.ndarray:
+    return np.concatenate([pixels.mean((0, 1)), pixels.std((0, 1))])
+
+
+def _pattern_classes() -> np.ndarray:
+    """(256,) class of a ring of 8 bits: its number of ones if it is uniform, else 9."""
+    bits = np.arange(256)[:, None] >> np.arange(8) & 1
+    changes = (bits != np.roll(bits, 1, axis=1)).sum(1)
+    return np.where(changes <= 2, bits.sum(1), 9)
+
+
+PATTERN_CLASSES = _pattern_classes()
+RING = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
+
+
+def _local_patterns(pixels: np.ndarray) -> np.ndarray:
+    """Shares of the 10 rotation-invariant uniform local binary patterns of 8 neighbours.
+
+    Ojala, Pietikainen, Maenpaa, "Multiresolution Gray-Scale and Rotation Invariant Texture
+    Classification with Local Binary Patterns", PAMI 24(7), 2002, with the eight adjacent pixels
+    for the circle of radius 1.
+    """
+    grey = np.asarray(Image.fromarray(pixels).convert("L"))
+    centre = grey[1:-1, 1:-1]
+    height, width = centre.shape
+    code = np.zeros_like(centre)
+    for bit, (y, x) in enumerate(RING):
+        code |= (grey[y : y + height, x : x + width] >= centre).astype(np.uint8) << bit
+    return np.bincount(PATTERN_CLASSES[code].ravel(), minlength=10) / code.size
+
+
+def _colour_and_texture(pixels: np.ndarray) -> np.ndarray:
+    return np.concatenate([_histogram(pixels, bins=32), _local_patterns(pixels)])
+
+
+FEATURES: dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "cxr": {
+        "outer frame, 3 of 32 px": _frame,
+        "grey-value histogram": _histogram,
+        "radial frequency spectrum": _spectrum,
+        "16 x 16 px thumbnail": lambda pixels: _thumbnail(pixels, 16)[..., 0].ravel(),
+    },
+    "histopathology": {
+        "mean and deviation of each colour": _colour_moments,
+        "colour histogram": _histogram,
+        "colour and texture (LBP) histograms": _colour_and_texture,
+    },
+}
+BLIND_TO = {  # what the features of a task do not see
+    "cxr": "disease",
+    "histopathology": "the structure of tissue",
+}
+
+
+def features_of(samples: Sequence[Sample], task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """(N, D) features of each kind in `FEATURES`, and (N,) class indices."""
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in FEATURES[task.id]}
+    for sample in samples:
+        pixels = read_pixels(sample, task, SIZE)
+        for name, feature in FEATURES[task.id].items():
+            rows[name].append(feature(pixels))
+    labels = np.array([task.class_ids.index(s.label) for s in samples])
+    return {name: np.stack(values) for name, values in rows.items()}, labels
+
+
+def measure_floors(manifest: Manifest, split: str = "test", seed: int = 0) -> list[dict]:
+    """Accuracy and macro-F1 of a random forest per feature set, and of the majority class.
+
+    Fitted on the training split. Returns rows {name, accuracy, macro_f1}.
+    """
+    train, train_labels = features_of(manifest.split("train"), manifest.task)
+    held, labels = features_of(manifest.split(split), manifest.task)
+    nothing = next(iter(train))
+    models = {"majority class": (DummyClassifier(), nothing)} | {
+        name: (RandomForestClassifier(500, n_jobs=-1, random_state=seed), name) for name in train
+    }
+    rows = []
+    for name, (model, feature) in models.items():
+        predicted = model.fit(train[feature], train_labels).predict(held[feature])
+        rows.append(
+            {
+                "name": name,
+                "accuracy": round(float(accuracy_score(labels, predicted)), 4),
+                "macro_f1": round(float(f1_score(labels, predicted, average="macro")), 4),
+            }
+        )
+    return rows

@@ -1,0 +1,1 @@
+"""A finished run goes into weights/, and weights/ onto the Hub."""

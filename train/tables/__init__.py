@@ -1,0 +1,1 @@
+"""Numbers become Markdown and figures; no number is made here."""
