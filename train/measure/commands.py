@@ -1,0 +1,101 @@
+"""`python -m train evaluate`, `audit`, `agreement`, `leakage`, `probe` and `familiar`."""
+
+import argparse
+from pathlib import Path
+
+from kdmodels.tasks import TASKS
+from train.data.commands import open_data
+from train.options import DATA_HELP, RUNS_HELP, add_data, default_data
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    evaluate = commands.add_parser(
+        "evaluate", help="compute every number of the tables from the stored weights; exit code 1 "
+        "when the index says another",
+    )  # fmt: skip
+    which = evaluate.add_mutually_exclusive_group(required=True)
+    which.add_argument("--task", choices=TASKS)
+    which.add_argument("--all", action="store_true", help="every task that has weights and data")
+    evaluate.add_argument("--data", default=default_data(), help=DATA_HELP)
+    evaluate.add_argument("--split", choices=("val", "test"), default="test")
+    evaluate.add_argument("--write", action="store_true", help="store the results in weights/")
+    evaluate.add_argument(
+        "--times", action="store_true",
+        help="with --write: measure the time of every network again, on a quiet machine",
+    )  # fmt: skip
+    evaluate.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=RUNS_HELP)
+    evaluate.set_defaults(run=_run_evaluate)
+
+    audit = commands.add_parser("audit", help="ask what the stored weights know without the lungs")
+    add_data(audit)
+    audit.add_argument("--write", action="store_true", help="store results and figure in weights/")
+    audit.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=RUNS_HELP)
+    audit.set_defaults(run=_run_audit)
+
+    looks = commands.add_parser("agreement", help="compare students' heatmaps with their teachers'")
+    add_data(looks)
+    looks.add_argument("--images", type=int, default=100, help="of the test split (default: 100)")
+    looks.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=RUNS_HELP)
+    looks.add_argument("--write", action="store_true", help="store the results in weights/")
+    looks.set_defaults(run=_run_agreement)
+
+    leakage = commands.add_parser(
+        "leakage", help="measure what a split by image gains cheap classifiers, into weights/"
+    )
+    add_data(leakage)
+    leakage.set_defaults(run=_run_leakage)
+
+    probe = commands.add_parser(
+        "probe", help="a linear probe on a frozen ImageNet network, into weights/"
+    )
+    add_data(probe)
+    probe.add_argument(
+        "--guide", type=Path, help="safetensors of MobileNetV2 (default: timm's, from the Hub)"
+    )
+    probe.set_defaults(run=_run_probe)
+
+    familiar = commands.add_parser(
+        "familiar", help="fit and measure the check that a picture is of the task's kind"
+    )
+    add_data(familiar)
+    familiar.add_argument("--write", action="store_true", help="store it in kdmodels/familiar/")
+    familiar.set_defaults(run=_run_familiar)
+
+
+def _run_evaluate(args: argparse.Namespace) -> int:
+    """Exit code: 1 when a stored number is not what the weights give."""
+    from train.measure.evaluate import evaluate_all, evaluate_task
+
+    data, measure = (args.data, evaluate_all) if args.all else (open_data(args), evaluate_task)
+    return 1 if measure(data, args.split, args.write, args.runs, args.times) else 0
+
+
+def _run_audit(args: argparse.Namespace) -> None:
+    from train.measure.audit import audit_task
+
+    audit_task(open_data(args), args.write, args.runs)
+
+
+def _run_agreement(args: argparse.Namespace) -> None:
+    from train.measure.agreement import agreement_task
+
+    agreement_task(open_data(args), args.images, args.runs, args.write)
+
+
+def _run_leakage(args: argparse.Namespace) -> None:
+    from train.measure.leakage import write_leakage
+
+    write_leakage(open_data(args))
+
+
+def _run_probe(args: argparse.Namespace) -> None:
+    from train.measure.probe import measure_reference
+    from train.release.store import update_results
+
+    update_results(args.task, reference=measure_reference(open_data(args), args.guide))
+
+
+def _run_familiar(args: argparse.Namespace) -> None:
+    from train.measure.familiar import familiar_task
+
+    familiar_task(open_data(args), args.data, args.write)
