@@ -1,0 +1,262 @@
+"""What every run answered, kept in `results/`: all rates, differences and tables are made from it.
+
+    results/<task>/val.csv, test.csv      name, label, group and source of each image
+    results/<task>/runs/<key>.safetensors a run's logits on both, in the order of the CSV files
+    results/<task>/floors/<name>.safetensors   the same of classifiers that see no disease, or probes
+
+A run's file holds `val` and `test`, (N, K) float16 logits, and perhaps `served`, those on test by the
+page's default engine; its metadata (`run`, JSON) say which weights gave them. `<key>` is
+`<Checkpoint.stem>-seed<seed>`. No number that can be computed from these is stored anywhere.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from kdmodels.models.checkpoints import Checkpoint
+from kdmodels.tasks import Task
+from train.data.cache import write_atomically
+from train.data.manifest import Manifest, Sample
+
+REPOSITORY = Path(__file__).parents[2]
+SPLITS = ("val", "test")
+COLUMNS = ("name", "label", "group", "source")
+
+
+def results_folder() -> Path:
+    """`results/` of the repository, or in the folder that $KD_WEIGHTS names."""
+    own = os.environ.get("KD_WEIGHTS")
+    return Path(own) / "results" if own else REPOSITORY / "results"
+
+
+class ResultsError(Exception):
+    """Kept results that cannot be used; the message names the file and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The images of one split, in the order of all logits on it.
+
+    names, groups, sources: of each; labels: (N,) int64 class indices.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    groups: tuple[str, ...]
+    sources: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], task: Task) -> "Images":
+        labels = np.array([task.class_ids.index(s.label) for s in samples])
+        columns = ([getattr(s, c) for s in samples] for c in ("group", "source"))
+        return cls(tuple(s.path.name for s in samples), labels, *map(tuple, columns))
+
+    @classmethod
+    def read(cls, file: Path, task: Task) -> "Images":
+        """Raises `ResultsError` for a file that is missing or not such a table."""
+        try:
+            with file.open(newline="", encoding="utf-8") as opened:
+                rows = list(csv.DictReader(opened))
+            labels = np.array([task.class_ids.index(row["label"]) for row in rows], np.int64)
+            columns = {c: tuple(row[c] for row in rows) for c in COLUMNS}
+        except (OSError, ValueError, KeyError) as error:
+            raise ResultsError(
+                f"{file} is no table of {', '.join(COLUMNS)} of the task '{task.id}' ({error}); make "
+                f"it again with python -m train evaluate --task {task.id} --write."
+            ) from error
+        return cls(columns["name"], labels, columns["group"], columns["source"])
+
+    def write(self, file: Path, task: Task) -> None:
+        rows = zip(
+            self.names,
+            (task.class_ids[i] for i in self.labels),
+            self.groups,
+            self.sources,
+            strict=True,
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("w", newline="", encoding="utf-8") as opened:
+            writer = csv.writer(opened, lineterminator="\n")
+            writer.writerows([COLUMNS, *rows])
+
+
+@dataclass(frozen=True, eq=False)
+class KeptRun:
+    """What one training run answered, and which it is.
+
+    row: of the index; of a run that is not shipped, `file` is empty and `sha256` that of its
+    `best.safetensors`. recipe_sha256: digest of all settings but the seed. engine: what gave
+    `val` and `test`, in words. parameters, macs: of the network, on one image.
+    val, test: (N, K) float16 logits. served, served_by: those on test by the page's default engine
+    and its name, where they were measured.
+    """
+
+    row: Checkpoint
+    recipe_sha256: str
+    engine: str
+    parameters: int
+    macs: int
+    val: np.ndarray
+    test: np.ndarray
+    served: np.ndarray | None = None
+    served_by: str | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.row.stem}-seed{self.row.seed}"
+
+    @property
+    def shipped(self) -> bool:
+        return bool(self.row.file)
+
+    def write(self, folder: Path) -> None:
+        """Write `<folder>/<key>.safetensors`."""
+        tensors = {name: getattr(self, name) for name in (*SPLITS, "served")}
+        about = {
+            name: getattr(self, name)
+            for name in ("recipe_sha256", "engine", "parameters", "macs", "served_by")
+        }
+        write_tensors(
+            folder / f"{self.key}.safetensors",
+            {k: v for k, v in tensors.items() if v is not None},
+            {"row": asdict(self.row), **about},
+        )
+
+    @classmethod
+    def read(cls, file: Path) -> "KeptRun":
+        """Raises `ResultsError` for a damaged file."""
+        tensors, about = read_tensors(file)
+        try:
+            row = about.pop("row")
+            return cls(Checkpoint(**row | {"classes": tuple(row["classes"])}), **about, **tensors)
+        except (TypeError, KeyError) as error:
+            raise ResultsError(
+                f"{file} is not what a run answered ({error}); delete it and evaluate the run again."
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Floor:
+    """What a cheap classifier answered: `name` in words, and (N, K) float16 log-probabilities.
+
+    kind: `floor` for features that see no disease, `probe` for a linear probe on ImageNet features.
+    """
+
+    id: str
+    name: str
+    kind: str
+    val: np.ndarray
+    test: np.ndarray
+
+    def write(self, folder: Path) -> None:
+        about = {"id": self.id, "name": self.name, "kind": self.kind}
+        file = folder / f"{self.id}.safetensors"
+        write_tensors(file, {s: getattr(self, s) for s in SPLITS}, about)
+
+    @classmethod
+    def read(cls, file: Path) -> "Floor":
+        """Raises `ResultsError` for a damaged file."""
+        tensors, about = read_tensors(file)
+        try:
+            return cls(**about, **tensors)
+        except TypeError as error:
+            raise ResultsError(
+                f"{file} is damaged ({error}); delete it and measure it again."
+            ) from error
+
+
+def write_tensors(file: Path, tensors: dict[str, np.ndarray], about: dict) -> None:
+    """Floating tensors as float16, others as they are, and `about` as JSON; whole or not at all."""
+    kept = {
+        name: np.ascontiguousarray(value, np.float16 if value.dtype.kind == "f" else None)
+        for name, value in tensors.items()
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, save(kept, {"about": json.dumps(about)}))
+
+
+def read_tensors(file: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """What `write_tensors` wrote. Raises `ResultsError`."""
+    try:
+        with safe_open(file, framework="np") as reader:
+            about = json.loads(reader.metadata()["about"])
+            return {name: reader.get_tensor(name) for name in reader.keys()}, about  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ResultsError(f"{file} is damaged ({error}); delete it and make it again.") from error
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """All that is kept of one task, read when it is asked for. folder: `results/<task>`."""
+
+    task: Task
+    folder: Path
+
+    @classmethod
+    def of(cls, task: Task, root: Path | None = None) -> "TaskResults":
+        return cls(task, (root or results_folder()) / task.id)
+
+    @cached_property
+    def val(self) -> Images:
+        return Images.read(self.folder / "val.csv", self.task)
+
+    @cached_property
+    def test(self) -> Images:
+        return Images.read(self.folder / "test.csv", self.task)
+
+    @cached_property
+    def runs(self) -> tuple[KeptRun, ...]:
+        """In the order teachers, students; each shipped first, then by name and seed.
+
+        Raises `ResultsError` where logits and images differ in number, or two files are one run.
+        """
+        files = sorted((self.folder / "runs").glob("*.safetensors"))
+        runs = [self._checked(KeptRun.read(file), file) for file in files]
+        for run, file in zip(runs, files, strict=True):
+            if file.stem != run.key:
+                raise ResultsError(f"{file} holds {run.key}; name it so, or delete it.")
+        return tuple(sorted(runs, key=_place))
+
+    @cached_property
+    def floors(self) -> tuple[Floor, ...]:
+        files = sorted((self.folder / "floors").glob("*.safetensors"))
+        return tuple(self._checked(Floor.read(file), file) for file in files)
+
+    def _checked(self, kept, file: Path):
+        for split in SPLITS:
+            wanted = (len(getattr(self, split)), self.task.num_classes)
+            if (found := getattr(kept, split).shape) != wanted:
+                raise ResultsError(
+                    f"{file} has {found[0]} x {found[-1]} logits on {split}, but {split}.csv and the "
+                    f"task have {wanted[0]} images and {wanted[1]} classes; evaluate it again."
+                )
+        return kept
+
+    def keep_images(self, manifest: Manifest) -> None:
+        """Write val.csv and test.csv. Raises `ResultsError` where runs on other images are kept."""
+        for split in SPLITS:
+            images = Images.of(manifest.split(split), self.task)
+            file = self.folder / f"{split}.csv"
+            if file.exists() and any((self.folder / "runs").glob("*.safetensors")):
+                known = Images.read(file, self.task)
+                if (known.names, known.groups) != (images.names, images.groups):
+                    raise ResultsError(
+                        f"{file} lists other images than the {split} split of {manifest.id}; move "
+                        f"{self.folder} away to begin anew."
+                    )
+            images.write(file, self.task)
+
+
+def _place(run: KeptRun) -> tuple:
+    return (run.row.spec.role != "teacher", run.row.stem, not run.shipped, run.row.seed)
