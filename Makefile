@@ -33,17 +33,19 @@ help: ## list the targets
 app: $(STAMP_APP) ## set up on first use, then start the app and open it in the browser
 	@exec $(PY) app.py $(ARGS)
 
-# Lint and format findings do not keep the tests from running; any of the three fails the target.
-test: $(STAMP_DEV) browser ## set up on first use, then lint, format check and all tests
+# Lint, format and wall findings do not keep the tests from running; any of the four fails the target.
+test: $(STAMP_DEV) browser ## set up on first use, then lint, format check, walls and all tests
 	@failed=; \
 	echo 'ruff check .'; $(PY) -m ruff check . || failed="$$failed ruff-check"; \
 	echo 'ruff format --check .'; $(PY) -m ruff format --check . || failed="$$failed ruff-format"; \
+	echo 'lint-imports'; $(VENV)/bin/lint-imports --no-cache || failed="$$failed walls"; \
 	echo 'pytest $(ARGS)'; $(PY) -m tests.run $(ARGS) || failed="$$failed pytest"; \
 	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
 
-lint: $(STAMP_DEV) ## look for mistakes and layout that differs, changing nothing
+lint: $(STAMP_DEV) ## look for mistakes, layout that differs and broken walls, changing nothing
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/lint-imports --no-cache
 
 format: $(STAMP_DEV) ## lay out the code and mend what can be mended by rule
 	@$(PY) -m ruff check --fix .
