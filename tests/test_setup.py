@@ -113,7 +113,9 @@ def third_party(files: list[Path]) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("places", "name"),
     [
-        pytest.param(("app.py", "page", "kdmodels", "train"), "requirements.txt", id="app-and-training"),
+        pytest.param(
+            ("app.py", "page", "kdmodels", "train"), "requirements.txt", id="app-and-training"
+        ),
         pytest.param(("tests",), "requirements-dev.txt", id="tests"),
     ],
 )

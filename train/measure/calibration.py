@@ -6,6 +6,7 @@ the greatest likelihood. It changes how sure the network is, and never what it a
 """
 
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -39,14 +40,22 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return round(float(np.exp(found.x)), 4)
 
 
-def calibration_of(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> dict:
-    """Expected calibration error and negative log-likelihood (nats) of softmax(logits / T).
+@dataclass(frozen=True)
+class Calibration:
+    """Expected calibration error and negative log-likelihood (nats).
 
     The former is the mean over images of |accuracy - confidence| of the image's bin of confidence
-    (section 2 of the paper). Both rounded to 4 places.
+    (section 2 of the paper).
     """
+
+    ece: float
+    nll: float
+
+
+def calibration_of(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> Calibration:
+    """That of softmax(logits / T), rounded to 4 places."""
     scaled = logits / temperature
     error = multiclass_calibration_error(
         from_numpy(scaled).softmax(1), from_numpy(labels), logits.shape[1], BINS
     )
-    return {"ece": round(float(error), 4), "nll": round(_nll(scaled, labels), 4)}
+    return Calibration(round(float(error), 4), round(_nll(scaled, labels), 4))

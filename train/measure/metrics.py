@@ -1,9 +1,11 @@
 """Honest numbers of a classifier on one split: per class, per source, with bootstrap intervals."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from torch.utils.data import DataLoader
 
@@ -63,6 +65,13 @@ def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
         }
 
 
+def auroc(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Macro AUROC, one class against the rest, of (N, K) logits."""
+    shares = softmax(logits.astype(np.float64), axis=1)
+    scores = shares if shares.shape[1] > 2 else shares[:, 1]
+    return float(roc_auc_score(labels, scores, multi_class="ovr"))
+
+
 def group_bootstrap(
     labels: np.ndarray, predicted: np.ndarray, groups: Sequence[str], classes: int, seed: int = 0
 ) -> np.ndarray:
@@ -118,8 +127,11 @@ def summarise(
         "accuracy": _with_interval(point["accuracy"], resampled["accuracy"]),
         "macro_f1": _with_interval(point["macro_f1"], resampled["macro_f1"]),
         "auroc": round(float(roc_auc_score(labels, probabilities, multi_class="ovr")), 4),
-        **calibration_of(logits, labels),
-        "calibrated": {"temperature": temperature, **calibration_of(logits, labels, temperature)},
+        **asdict(calibration_of(logits, labels)),
+        "calibrated": {
+            "temperature": temperature,
+            **asdict(calibration_of(logits, labels, temperature)),
+        },
         "classes": {
             name: {
                 rate: _with_interval(point[rate][i], resampled[rate][:, i])

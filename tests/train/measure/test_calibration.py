@@ -40,9 +40,9 @@ def test_calibration_makes_overconfident_probabilities_true():
     held, truth = drawn(2.5, seed=1)
     temperature = fit_temperature(logits, labels)
     before, after = calibration_of(held, truth), calibration_of(held, truth, temperature)
-    assert before["ece"] > 0.15 and after["ece"] < 0.03
-    assert after["nll"] == pytest.approx(nll(held, truth, temperature), abs=1e-4)
-    assert after["nll"] < before["nll"] == pytest.approx(nll(held, truth, 1.0), abs=1e-4)
+    assert before.ece > 0.15 and after.ece < 0.03
+    assert after.nll == pytest.approx(nll(held, truth, temperature), abs=1e-4)
+    assert after.nll < before.nll == pytest.approx(nll(held, truth, 1.0), abs=1e-4)
 
 
 def test_answers_that_are_all_right_fit_no_temperature(caplog):
@@ -68,4 +68,4 @@ def test_the_error_is_that_of_fifteen_bins():
         abs(right[place == b].mean() - confidence[place == b].mean()) * (place == b).mean()
         for b in set(place)
     )
-    assert calibration_of(logits, labels)["ece"] == pytest.approx(error, abs=1e-4)
+    assert calibration_of(logits, labels).ece == pytest.approx(error, abs=1e-4)

@@ -1,0 +1,151 @@
+"""Honest numbers of a classifier from its answers: per class, per source, with bootstrap intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from kdmodels.tasks import Task
+from train.measure.kept import Images
+from train.measure.metrics import MIN_WITHIN, ORGANS, auroc, rates
+from train.measure.resampling import Estimate, resampled_counts
+
+RATES = ("sensitivity", "specificity", "ppv")
+
+
+@dataclass(frozen=True)
+class SourcePart:
+    """One source: images, accuracy, and by class id the sensitivity and the number of images.
+
+    A source with one class only shows whether the class is found there, not whether the network
+    sees the disease rather than the source.
+    """
+
+    name: str
+    images: int
+    accuracy: float
+    sensitivity: dict[str, float]
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Within:
+    """The choice among the classes (indices) of one source or organ alone.
+
+    majority: the accuracy of always naming the most frequent of them.
+    """
+
+    name: str
+    images: int
+    classes: tuple[int, ...]
+    majority: float
+    accuracy: Estimate
+    macro_f1: Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """All numbers of (N, K) logits on labelled images, each computed when it is asked for."""
+
+    logits: np.ndarray
+    images: Images
+    task: Task
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        return self.logits.argmax(1)
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        k = self.task.num_classes
+        return resampled_counts(self.images.labels, self.predicted, k, self.images.groups)
+
+    @cached_property
+    def resampled(self) -> dict[str, np.ndarray]:
+        """`rates` of the images and of each resample, in the first axis."""
+        return rates(self._counts)
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """(K, K) counts; rows are true classes."""
+        return self._counts[0].astype(int)
+
+    @property
+    def groups(self) -> int:
+        return len(set(self.images.groups))
+
+    @cached_property
+    def accuracy(self) -> Estimate:
+        return Estimate.of(self.resampled["accuracy"])
+
+    @cached_property
+    def macro_f1(self) -> Estimate:
+        return Estimate.of(self.resampled["macro_f1"])
+
+    @cached_property
+    def classes(self) -> dict[str, dict[str, Estimate]]:
+        """By class id: sensitivity, specificity and PPV."""
+        return {
+            name: {rate: Estimate.of(self.resampled[rate][:, i]) for rate in RATES}
+            for i, name in enumerate(self.task.class_ids)
+        }
+
+    @cached_property
+    def auroc(self) -> float:
+        return auroc(self.logits, self.images.labels)
+
+    @cached_property
+    def sources(self) -> list[SourcePart]:
+        labels, right = self.images.labels, self.predicted == self.images.labels
+        of = np.array(self.images.sources)
+        parts = []
+        for source in sorted(set(self.images.sources)):
+            mine = of == source
+            by_class = {
+                name: right[mine & (labels == i)]
+                for i, name in enumerate(self.task.class_ids)
+                if (mine & (labels == i)).any()
+            }
+            sensitivity = {name: float(hits.mean()) for name, hits in by_class.items()}
+            counts = {name: len(hits) for name, hits in by_class.items()}
+            accuracy = float(right[mine].mean())
+            parts.append(SourcePart(source, int(mine.sum()), accuracy, sensitivity, counts))
+        return parts
+
+    @cached_property
+    def within_sources(self) -> list[Within]:
+        """Where a source holds several classes. Only here can the answer not be read off the source.
+
+        Classes with fewer than `MIN_WITHIN` images in the source are left out.
+        """
+        of, labels = np.array(self.images.sources), self.images.labels
+        parts = []
+        for source in sorted(set(self.images.sources)):
+            counts = np.bincount(labels[of == source], minlength=self.task.num_classes)
+            held = np.flatnonzero(counts >= MIN_WITHIN)
+            if len(held) > 1:
+                parts.append(self._among(source, held, of == source))
+        return parts
+
+    def within_classes(self, name: str, ids: Sequence[str]) -> Within:
+        """Among some classes, such as those of an organ, which can be told without seeing disease."""
+        held = np.sort([self.task.class_ids.index(i) for i in ids])
+        return self._among(name, held, np.ones(len(self.images), dtype=bool))
+
+    @property
+    def within(self) -> list[Within]:
+        """Within organs where the task has any, else within sources."""
+        organs = ORGANS.get(self.task.id, {})
+        return [self.within_classes(*organ) for organ in organs.items()] or self.within_sources
+
+    def _among(self, name: str, held: np.ndarray, part: np.ndarray) -> Within:
+        """On the images of `part` ((N,) bool) that are of the sorted class indices `held`."""
+        mine = np.flatnonzero(part & np.isin(self.images.labels, held))
+        true = np.searchsorted(held, self.images.labels[mine])
+        chosen = self.logits[mine][:, held].argmax(1)
+        groups = tuple(self.images.groups[i] for i in mine)
+        found = rates(resampled_counts(true, chosen, len(held), groups))
+        majority = float(np.bincount(true).max() / len(true))
+        estimates = (Estimate.of(found[rate]) for rate in ("accuracy", "macro_f1"))
+        return Within(name, len(mine), tuple(held.tolist()), majority, *estimates)
