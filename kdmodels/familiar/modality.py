@@ -30,31 +30,7 @@ FOLDER = Path(__file__).parent / "stored"
 _BLANK = 0.02  # spread of each channel, of 1
 _GREY = 0.02  # mean chroma, of 1
 
-# Why a picture is unlike the others: the group of statistics in which it is most so.
-REASONS: dict[str, dict[str, str]] = {
-    "cxr": {
-        "colour": "This picture has colours; chest X-rays are grey.",
-        "brightness": "This picture is lighter, darker or of another contrast than the {images:,} "
-        "chest X-rays that the models were trained on.",
-        "texture": "The fine detail of this picture (edges, grain, flat areas) is unlike that of "
-        "the {images:,} chest X-rays that the models were trained on.",
-        "layout": "Light and dark lie elsewhere in this picture than in an upright frontal chest "
-        "X-ray.",
-        "edges": "The outlines in this picture run unlike those of an upright frontal chest X-ray.",
-    },
-    "histopathology": {
-        "colour": "The colours of this picture are unlike those of the {images:,} stained tissue "
-        "tiles (H&E) that the models were trained on.",
-        "brightness": "This picture is lighter, darker or of another contrast than the {images:,} "
-        "tissue tiles that the models were trained on.",
-        "texture": "The fine detail of this picture (edges, grain, flat areas) is unlike that of "
-        "the {images:,} tissue tiles that the models were trained on.",
-        "layout": "Light and dark in this picture form larger shapes than in a tile of tissue.",
-        "edges": "The outlines in this picture run unlike those in a tile of tissue.",
-    },
-}
 REASON_BLANK = "This picture is blank, or nearly so."
-REASON_GREY = "This picture has no colours; stained tissue (H&E) is pink and violet."
 
 
 class FamiliarityError(Exception):
@@ -207,23 +183,24 @@ def check(task: Task | str, image: Image.Image, reference: Reference | None = No
     statistics than the stored ones. Raises `ValueError` for an unknown task, `FamiliarityError`
     where its statistics cannot be read.
     """
-    task_id = task if isinstance(task, str) else task.id
-    reference = reference or stored_reference(task_id)
+    task = get_task(task) if isinstance(task, str) else task
+    reference = reference or stored_reference(task.id)
     image = image.convert("RGB")
     vectors = reference.vectors([describe(image)])
     score = float(reference.scores(vectors)[0])
     if score <= reference.limit:
         return Familiarity(score, reference.limit, True, None)
-    return Familiarity(score, reference.limit, False, _reason(task_id, image, reference, vectors))
+    return Familiarity(score, reference.limit, False, _reason(task, image, reference, vectors))
 
 
-def _reason(task_id: str, image: Image.Image, reference: Reference, vectors: np.ndarray) -> str:
+def _reason(task: Task, image: Image.Image, reference: Reference, vectors: np.ndarray) -> str:
     pixels = small_square(image)
     if pixels.std((0, 1)).max() < _BLANK:
         return REASON_BLANK
-    if not get_task(task_id).greyscale and chroma(pixels).mean() < _GREY:
-        return REASON_GREY
-    return REASONS[task_id][reference.worst_group(vectors[0])].format(images=reference.images)
+    if not task.greyscale and chroma(pixels).mean() < _GREY:
+        return task.unfamiliar.grey
+    reason = getattr(task.unfamiliar, reference.worst_group(vectors[0]))
+    return reason.format(images=reference.images)
 
 
 # --- What was measured -----------------------------------------------------------------------

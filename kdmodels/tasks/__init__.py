@@ -1,5 +1,6 @@
-"""A task is data: its classes, names, colours and input rules."""
+"""A task is data: one YAML file with its classes, names, colours, input rules and what else is special."""
 
-from kdmodels.tasks.task import TASKS, ClassInfo, Task, get_task
+from kdmodels.tasks.known import TASKS, TaskError, get_task, read_task
+from kdmodels.tasks.task import ClassInfo, Task
 
-__all__ = ["TASKS", "ClassInfo", "Task", "get_task"]
+__all__ = ["TASKS", "ClassInfo", "Task", "TaskError", "get_task", "read_task"]

@@ -15,8 +15,6 @@ from page.compare.results import HINT, WAITING, Results, map_label
 from page.pairs import ROLES, index, offered, teacher_choices
 from page.parts import QUICK, READING, WORK, film
 
-MASKED = "cxr"  # the task of which lung masks are common
-
 
 class Chosen(NamedTuple):
     """The components that say what is compared."""
@@ -55,7 +53,7 @@ def choices_of(task: Task, teacher: str | None = None):
         gr.Radio(teachers, value=teacher or teachers[0][1]),
         gr.Dropdown(evidence_choices(task), value=OWN_ANSWER),
         gr.Gallery(example_pictures(task), selected_index=None),
-        gr.UploadButton(visible=task.id == MASKED),
+        gr.UploadButton(visible=task.lung_masks),
     )
 
 
@@ -105,7 +103,7 @@ def _input_column(first: Task) -> _Inputs:
         "Add a lung mask (white lungs on black)",
         size="sm",
         elem_id="mask-file",
-        visible=first.id == MASKED,
+        visible=first.lung_masks,
     )
     message = gr.HTML(elem_id="message", padding=False)
     with gr.Group(visible=False, elem_id="window") as window_group:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from kdmodels.tasks import Task
 from train.examples.registration import blur
 
 SIDE = 96  # px of the thumbnails
@@ -40,11 +41,9 @@ def _dihedral() -> tuple[Turn, ...]:
     return tuple(turn(k, mirror) for k in range(4) for mirror in (False, True))
 
 
-TURNS: dict[str, tuple[Turn, ...]] = {
-    "cxr": (lambda t: t, lambda t: t.flip(-1)),
-    "histopathology": _dihedral(),
-}
-"""In which ways a picture is also looked for: tiles have no upright, films may be mirrored."""
+def turns_of(task: Task) -> tuple[Turn, ...]:
+    """In which ways a picture is also looked for: films may be mirrored, tiles have no upright."""
+    return (lambda t: t, lambda t: t.flip(-1)) if task.upright else _dihedral()
 
 
 @dataclass(frozen=True)

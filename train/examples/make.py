@@ -19,7 +19,7 @@ from kdmodels.examples import FOLDER
 from kdmodels.tasks import Task
 from train.data.cache import write_atomically
 from train.data.manifest import DataError, Manifest, Sample, read_pixels
-from train.examples.closeness import MEASURES, TURNS, Images, compare, thresholds, too_close
+from train.examples.closeness import MEASURES, Images, compare, thresholds, too_close, turns_of
 from train.examples.composites import LICENCES, PATIENTS, PLANS, SIDE, film_maker, read_licences
 from train.examples.tissue import DRAWN
 
@@ -68,7 +68,7 @@ def make_films(manifest: Manifest, root: Path) -> list[Made]:
         credit = {LICENCES[s.source, licences[s.path.stem]] for s in sources}
         found.append(
             Made(
-                f"cxr/{plan.label}-{numbers[plan.label]}.jpg",
+                f"{manifest.task.id}/{plan.label}-{numbers[plan.label]}.jpg",
                 plan.label,
                 "composite",
                 plan.seed,
@@ -84,18 +84,21 @@ def make_tiles(manifest: Manifest, root: Path) -> list[Made]:
     """Drawn tiles: no collection of tiles here has a licence that clearly allows to rework them."""
     credit = "Drawn by this project's own program (train/examples/tissue.py); no image was used."
     return [
-        Made(f"histopathology/{label}-{n}.jpg", label, "drawn", seed, DRAWN[label](seed), credit)
+        Made(
+            f"{manifest.task.id}/{label}-{n}.jpg", label, "drawn", seed, DRAWN[label](seed), credit
+        )
         for label in manifest.task.class_ids
         for n, seed in enumerate(DRAWN_SEEDS.get(label, _SEEDS), 1)
     ]
 
 
-MAKERS = {"cxr": make_films, "histopathology": make_tiles}
+# By the name that a task file gives (`kdmodels.tasks.task.Examples`).
+MAKERS = {"composite": make_films, "drawn": make_tiles}
 
 
 def read_all(samples: Sequence[Sample], task: Task) -> Images:
     """All images of a data set, ready to be compared."""
-    turns = TURNS[task.id]
+    turns = turns_of(task)
     parts = [
         Images.of([Image.fromarray(read_pixels(s, task, SIDE))], [s.group], turns)
         for s in tqdm(samples, "Reading images to compare with", unit="image", disable=None)
@@ -115,7 +118,7 @@ def check(
     for example in made:
         if example.sources and len({s.group for s in example.sources}) < PATIENTS:
             raise DataError(f"{example.file} shows fewer than {PATIENTS} patients.")
-    turns = TURNS[task.id]
+    turns = turns_of(task)
     collections = {s.source for example in made for s in example.sources}
     usable = [i for i, s in enumerate(samples) if s.split == "train" and s.source in collections]
     train = usable or [i for i, s in enumerate(samples) if s.split == "train"]
@@ -176,7 +179,9 @@ def write_examples(
 
 def make_examples(manifest: Manifest, root: Path, write: bool, folder: Path = FOLDER) -> None:
     """Make and check the examples of a task; with `write`, store them. Raises `DataError`."""
-    made = MAKERS[manifest.task.id](manifest, root)
+    if manifest.task.examples not in MAKERS:
+        raise DataError(f"No program makes examples of the task '{manifest.task.id}'.")
+    made = MAKERS[manifest.task.examples](manifest, root)
     images = read_all(manifest.samples, manifest.task)
     made, limits = check(made, manifest.samples, images, manifest.task)
     for example in made:

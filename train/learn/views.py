@@ -27,7 +27,7 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _cxr_views(size: int, strength: float) -> Callable[[Tensor], Tensor]:
+def _film_views(size: int, strength: float) -> Callable[[Tensor], Tensor]:
     # Geometry, intensity, blur and compression: the cues that tell the sources apart.
     k = strength
     return v2.Compose(
@@ -49,7 +49,7 @@ def _cxr_views(size: int, strength: float) -> Callable[[Tensor], Tensor]:
     )
 
 
-def _histopathology_views(size: int, strength: float) -> Callable[[Tensor], Tensor]:
+def _tile_views(size: int, strength: float) -> Callable[[Tensor], Tensor]:
     # A tile has no upright; stain varies between laboratories.
     k = strength
     return v2.Compose(
@@ -67,7 +67,23 @@ def _histopathology_views(size: int, strength: float) -> Callable[[Tensor], Tens
     )
 
 
-AUGMENTATIONS = {"cxr": _cxr_views, "histopathology": _histopathology_views}
+def _plain_views(size: int, strength: float) -> Callable[[Tensor], Tensor]:
+    # For pictures of any kind that have a top: no turns, and colours that stay near what they are.
+    k = strength
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(
+                size, scale=(1 - 0.4 * k, 1), ratio=(1 - 0.2 * k, 1 + 0.25 * k), antialias=True
+            ),
+            v2.RandomHorizontalFlip(0.5),
+            v2.ColorJitter(brightness=0.2 * k, contrast=0.2 * k),
+            v2.RandomErasing(0.2 * k, scale=(0.02, 0.15)),
+        ]
+    )
+
+
+# By the name that a task file gives (`kdmodels.tasks.task.Augmentation`).
+AUGMENTATIONS = {"plain": _plain_views, "film": _film_views, "tile": _tile_views}
 
 
 def numbers_of(samples: Sequence[Sample]) -> list[int]:
@@ -94,7 +110,7 @@ class TrainViews(Dataset):
     ) -> None:
         self.store, self.size, self.seed = store, size, seed
         self.draw = draw or store.__getitem__
-        self.augment = AUGMENTATIONS[store.task.id](size, strength)
+        self.augment = AUGMENTATIONS[store.task.augmentation](size, strength)
         ids = store.task.class_ids
         self.labels = [ids.index(s.label) for s in store.samples]
         self.numbers = numbers_of(store.samples)

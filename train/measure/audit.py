@@ -69,7 +69,7 @@ from train.release.store import (
 
 log = logging.getLogger("train")
 
-FOREST_FEATURE = "16 x 16 px thumbnail"
+FOREST_FEATURE = "thumbnail"
 TREES = 500
 FOREST_SIZE = 128  # px, the side of the films that thumbnails are made of
 
@@ -180,7 +180,7 @@ def audit_classifier(classifier: Classifier, films: Films) -> dict:
 
 def _thumbnails(films: Films, task: Task, version: Version) -> np.ndarray:
     views = BlankedViews(PixelStore(films.samples, task, FOREST_SIZE), version)
-    feature = FEATURES[task.id][FOREST_FEATURE]
+    feature = FEATURES[FOREST_FEATURE].compute
     return np.stack([feature(image.permute(1, 2, 0).numpy()) for image, _ in views])
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def masked_films(manifest: Manifest, split: str = "test") -> Films:
         for c in task.classes
         if c not in held
     ]
-    part = replace(task, classes=held)
+    part = task.model_copy(update={"classes": held})
     return Films(
         part,
         tuple(s for s in usable if s.label in part.class_ids),

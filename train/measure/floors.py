@@ -5,6 +5,7 @@ random forest on such features tells how much of an accuracy that alone could ex
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -22,8 +23,17 @@ def _thumbnail(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX))
 
 
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    """(S, S, 3) uint8 -> (S, S); exactly the values of grey pictures."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))
+
+
+def _small(pixels: np.ndarray) -> np.ndarray:
+    return _thumbnail(_grey(pixels), 16).ravel()
+
+
 def _frame(pixels: np.ndarray) -> np.ndarray:
-    small = _thumbnail(pixels, 32)[..., 0]
+    small = _thumbnail(_grey(pixels), 32)
     inside = np.zeros_like(small, dtype=bool)
     inside[3:-3, 3:-3] = True
     return small[~inside]
@@ -35,7 +45,7 @@ def _histogram(pixels: np.ndarray, bins: int = 64) -> np.ndarray:
 
 
 def _spectrum(pixels: np.ndarray) -> np.ndarray:
-    grey = pixels[..., 0].astype(np.float64)
+    grey = _grey(pixels).astype(np.float64)
     power = np.abs(np.fft.fftshift(np.fft.fft2(grey - grey.mean()))) ** 2
     y, x = np.indices(grey.shape) - SIZE // 2
     radius = np.hypot(y, x).astype(int).ravel()
@@ -65,7 +75,7 @@ def _local_patterns(pixels: np.ndarray) -> np.ndarray:
     Classification with Local Binary Patterns", PAMI 24(7), 2002, with the eight adjacent pixels
     for the circle of radius 1.
     """
-    grey = np.asarray(Image.fromarray(pixels).convert("L"))
+    grey = _grey(pixels)
     centre = grey[1:-1, 1:-1]
     height, width = centre.shape
     code = np.zeros_like(centre)
@@ -78,32 +88,44 @@ def _colour_and_texture(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([_histogram(pixels, bins=32), _local_patterns(pixels)])
 
 
-FEATURES: dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]] = {
-    "cxr": {
-        "outer frame, 3 of 32 px": _frame,
-        "grey-value histogram": _histogram,
-        "radial frequency spectrum": _spectrum,
-        "16 x 16 px thumbnail": lambda pixels: _thumbnail(pixels, 16)[..., 0].ravel(),
-    },
-    "histopathology": {
-        "mean and deviation of each colour": _colour_moments,
-        "colour histogram": _histogram,
-        "colour and texture (LBP) histograms": _colour_and_texture,
-    },
-}
-BLIND_TO = {  # what the features of a task do not see
-    "cxr": "disease",
-    "histopathology": "the structure of tissue",
+@dataclass(frozen=True)
+class CheapFeature:
+    """A feature that takes no understanding. name: of one; plural: of many.
+
+    compute: (SIZE, SIZE, 3) uint8 -> (D,).
+    """
+
+    name: str
+    plural: str
+    compute: Callable[[np.ndarray], np.ndarray]
+
+
+# By the name that a task file gives (`kdmodels.tasks.task.Feature`).
+FEATURES = {
+    "frame": CheapFeature("outer frame, 3 of 32 px", "outer frames", _frame),
+    "grey_histogram": CheapFeature("grey-value histogram", "grey-value histograms", _histogram),
+    "spectrum": CheapFeature("radial frequency spectrum", "frequency spectra", _spectrum),
+    "thumbnail": CheapFeature("16 x 16 px thumbnail", "16 x 16 px thumbnails", _small),
+    "colour_moments": CheapFeature(
+        "mean and deviation of each colour", "six colour numbers", _colour_moments
+    ),
+    "colour_histogram": CheapFeature("colour histogram", "colour histograms", _histogram),
+    "colour_texture": CheapFeature(
+        "colour and texture (LBP) histograms", "colour and texture", _colour_and_texture
+    ),
 }
 
 
 def features_of(samples: Sequence[Sample], task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(N, D) features of each kind in `FEATURES`, and (N,) class indices."""
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in FEATURES[task.id]}
+    """(N, D) of each of the task's floors and of what its leakage is shown on, by its name in
+    `FEATURES`, and (N,) class indices.
+    """
+    wanted = dict.fromkeys((*task.floors, *(cheap.feature for cheap in task.leakage)))
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
     for sample in samples:
         pixels = read_pixels(sample, task, SIZE)
-        for name, feature in FEATURES[task.id].items():
-            rows[name].append(feature(pixels))
+        for name, values in rows.items():
+            values.append(FEATURES[name].compute(pixels))
     labels = np.array([task.class_ids.index(s.label) for s in samples])
     return {name: np.stack(values) for name, values in rows.items()}, labels
 
@@ -115,9 +137,10 @@ def measure_floors(manifest: Manifest, split: str = "test", seed: int = 0) -> li
     """
     train, train_labels = features_of(manifest.split("train"), manifest.task)
     held, labels = features_of(manifest.split(split), manifest.task)
-    nothing = next(iter(train))
+    nothing = manifest.task.floors[0]
     models = {"majority class": (DummyClassifier(), nothing)} | {
-        name: (RandomForestClassifier(500, n_jobs=-1, random_state=seed), name) for name in train
+        FEATURES[name].name: (RandomForestClassifier(500, n_jobs=-1, random_state=seed), name)
+        for name in manifest.task.floors
     }
     rows = []
     for name, (model, feature) in models.items():

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdmodels.tasks import Task
 from train.measure.kept import Images
-from train.measure.metrics import MIN_WITHIN, ORGANS, auroc, rates
+from train.measure.metrics import MIN_WITHIN, auroc, rates
 from train.measure.resampling import Estimate, resampled_counts
 
 RATES = ("sensitivity", "specificity", "ppv")
@@ -136,7 +136,7 @@ class Measured:
     @property
     def within(self) -> list[Within]:
         """Within organs where the task has any, else within sources."""
-        organs = ORGANS.get(self.task.id, {})
+        organs = self.task.organs
         return [self.within_classes(*organ) for organ in organs.items()] or self.within_sources
 
     def _among(self, name: str, held: np.ndarray, part: np.ndarray) -> Within:

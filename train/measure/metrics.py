@@ -19,13 +19,6 @@ from train.measure.calibration import calibration_of
 RESAMPLES = 2000
 LEVEL = 95  # % of the intervals
 MIN_WITHIN = 10  # images of a class in a source, to be compared within it
-# Where the classes are of different organs, what matters is found within one of them.
-ORGANS: dict[str, dict[str, tuple[str, ...]]] = {
-    "histopathology": {
-        "lung": ("lung_n", "lung_aca", "lung_scc"),
-        "colon": ("colon_n", "colon_aca"),
-    }
-}
 
 
 def logits_of(
@@ -120,7 +113,7 @@ def summarise(
     counts = confusion(labels, predicted, k)
     point = rates(counts)
     resampled = rates(group_bootstrap(labels, predicted, [s.group for s in samples], k))
-    organs = ORGANS.get(task.id)
+    organs = task.organs
     return {
         "images": len(samples),
         "groups": len({s.group for s in samples}),
@@ -194,7 +187,7 @@ def within_sources(labels: np.ndarray, logits: np.ndarray, samples: Sequence[Sam
 def within_organs(
     labels: np.ndarray, logits: np.ndarray, samples: Sequence[Sample], task: Task
 ) -> dict:
-    """Accuracy and macro-F1 among the classes of one organ of `ORGANS`, as `within_sources` does.
+    """Accuracy and macro-F1 among the classes of one of the task's organs, as `within_sources` does.
 
     Which organ it is can be told without seeing disease, and earns accuracy over all classes.
     """
@@ -203,7 +196,7 @@ def within_organs(
         organ: _among(
             np.sort([task.class_ids.index(i) for i in ids]), everywhere, labels, logits, samples
         )
-        for organ, ids in ORGANS[task.id].items()
+        for organ, ids in task.organs.items()
     }
 
 

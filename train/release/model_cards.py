@@ -19,7 +19,6 @@ from kdmodels.models.checkpoints import Checkpoint, Index
 from kdmodels.models.zoo import get_spec
 from kdmodels.tasks import TASKS, get_task
 from train.learn.recipes import FOLDER, Recipe, read_recipe, to_dict
-from train.measure.floors import BLIND_TO
 from train.tables.audit_tables import judge_blanking, judge_swaps
 from train.tables.markdown import percent, points
 from train.tables.summary import changes_of, linked, over_seeds, summary
@@ -86,8 +85,7 @@ def _card_data(name: str, rows: Iterable[Checkpoint], licence: str | None, **mor
     rows = list(rows)
     several = len(rows) > 1
     found = [r for c in rows for r in _results_for_hub(c, f"{c.name}, " if several else "")]
-    tasks = [tag for task in texts()["tasks"] if task in {c.task for c in rows}
-             for tag in texts()["tasks"][task]["tags"]]  # fmt: skip
+    tasks = [tag for id in TASKS if id in {c.task for c in rows} for tag in TASKS[id].card.tags]
     kinds = {r.metric_type for r in found}
     return ModelCardData(
         license=licence,
@@ -114,7 +112,7 @@ def compare_with_floors(row: Checkpoint, floors: list[dict]) -> str | None:
     else:
         says = "is not better beyond doubt, so it is no evidence of seeing that"
     return (
-        f"A random forest on features that do not see {BLIND_TO[row.task]} ({best['name']}) reaches an accuracy of "
+        f"A random forest on features that do not see {get_task(row.task).blind_to} ({best['name']}) reaches an accuracy of "
         f"{100 * best['accuracy']:.1f}% on the same test images; this network, with "
         f"{100 * accuracy['value']:.1f}% ({100 * low:.1f} to {100 * high:.1f}), {says}."
     )
@@ -265,7 +263,7 @@ def model_card(
         sheet=sheet,
         spec=row.spec,
         task=get_task(row.task),
-        text=texts()["tasks"][row.task],
+        text=get_task(row.task).card,
         data=data_text(row),
         teachers=_listed([get_spec(t).paper_name for t in taught_by]),
         guided=_listed(_guided(taught_by, row.task, index)),
@@ -280,7 +278,7 @@ def model_card(
         seeds=row.metrics.get("accuracy") and over_seeds(row, found, "accuracy"),
         changes=changes_told(row, index, found),
         floors=found.get("floors", []),
-        blind_to=BLIND_TO[row.task],
+        blind_to=get_task(row.task).blind_to,
         speed=speed(row),
         figures=list(figures),
         base=f"https://huggingface.co/{repo}/resolve/main/" if for_timm else "../",

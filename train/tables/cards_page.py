@@ -10,7 +10,6 @@ from train.release.model_cards import (
     compare_with_floors,
     data_text,
     speed,
-    texts,
 )
 
 
@@ -32,17 +31,17 @@ def cards(index: Index, results: dict) -> str:
 
 
 def _task(task: Task, rows: list[Checkpoint]) -> list[str]:
-    about = texts()["tasks"][task.id]
+    about = task.card
     lines = [
         f"# {task.name}",
         "",
-        f"**Input:** {about['input'].rstrip(',')}. {about['preprocessing']}",
+        f"**Input:** {about.input.rstrip(',')}. {about.preprocessing}",
         "",
-        f"**Meant for:** {about['direct_use']}",
+        f"**Meant for:** {about.direct_use}",
         "",
         "**Not meant for:**",
         "",
-        *(f"- {use}" for use in about["out_of_scope"]),
+        *(f"- {use}" for use in about.out_of_scope),
         "",
     ]
     for data in {c.data.partition("@")[0]: data_text(c) for c in rows}.values():

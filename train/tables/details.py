@@ -3,11 +3,9 @@
 from kdmodels.models.checkpoints import Checkpoint, Index
 from kdmodels.models.zoo import get_spec
 from kdmodels.tasks import TASKS, Task
-from train.measure.metrics import ORGANS
 from train.tables.audit_tables import audit_lines
 from train.tables.markdown import head, mean_and_range, percent, points, row
 from train.tables.summary import (
-    GROUP_NAMES,
     changes_of,
     evaluated,
     linked,
@@ -54,7 +52,7 @@ def details(index: Index, results: dict) -> str:
 
 
 def _classes(task: Task, rows: list[Checkpoint]) -> list[str]:
-    organs = ORGANS.get(task.id, {})
+    organs = task.organs
     within = [f"accuracy within {organ}, {len(ids)} classes" for organ, ids in organs.items()]
     lines = [
         "## Sensitivity of each class" + (", and the choice within an organ" if organs else ""),
@@ -209,7 +207,7 @@ def _share(metric: dict, form: str = ".2f") -> str:
 
 
 def _leakage(task: Task, results: dict) -> list[str]:
-    found, kind = results.get("leakage"), GROUP_NAMES[task.id]
+    found, kind = results.get("leakage"), task.group_name
     if not found:
         return []
     return [
@@ -261,7 +259,7 @@ def _details_of(checkpoint: Checkpoint, task: Task) -> list[str]:
         ]
         lines.append(row(source, part["images"], f"{100 * part['accuracy']:.1f}", *cells))
     if m.get("within"):
-        kind = "organ" if task.id in ORGANS else "source"
+        kind = "organ" if task.organs else "source"
         lines += ["", *head(f"within one {kind}", "images", "majority", "accuracy", "macro-F1")]
     for name, part in m.get("within", {}).items():
         names = " or ".join(task.class_names[i] for i in part["classes"])

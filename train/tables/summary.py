@@ -8,7 +8,6 @@ from functools import cache
 from kdmodels.models.checkpoints import Checkpoint, Index
 from kdmodels.models.zoo import ModelSpec, build_model, count_macs, count_parameters, get_spec
 from kdmodels.tasks import TASKS, Task
-from train.measure.floors import BLIND_TO
 from train.tables.audit_tables import audit_summary
 from train.tables.markdown import head, mean_and_range, percent, points, row
 
@@ -16,7 +15,6 @@ EARLIER = (
     " Where the single answers of earlier runs were not kept, the ends of the interval are means of "
     "its parts' ends, weighted by their seeds: rather too wide than too narrow."
 )
-GROUP_NAMES = {"cxr": "patient or block", "histopathology": "tile"}
 
 
 def evaluated(index: Index, task: Task) -> list[Checkpoint]:
@@ -144,7 +142,7 @@ def _floors(task: Task, results: dict) -> list[str]:
     )
     return [
         "Floors, accuracy / macro-F1 of a random forest on features that do not see "
-        f"{BLIND_TO[task.id]}: {floors}.",
+        f"{task.blind_to}: {floors}.",
         "",
     ]
 
@@ -244,7 +242,7 @@ def _leakage(task: Task, results: dict) -> list[str]:
     found = results.get("leakage")
     if not found:
         return []
-    kind = GROUP_NAMES[task.id]
+    kind = task.group_name
     most = max(found["rows"], key=lambda r: sum(r["by_image"]))
     return [
         f"Leakage: in a random split of the same images, {100 * found['seen']['by_image']:.0f}% of "

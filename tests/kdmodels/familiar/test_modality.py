@@ -22,6 +22,7 @@ from kdmodels.familiar.modality import (
 from kdmodels.familiar.statistics import GROUPS, describe, small_square
 from kdmodels.images.read import read_image
 from kdmodels.tasks import TASKS, get_task
+from kdmodels.tasks.task import Reasons
 from tests.phantom import chest_phantom
 from train.measure.junk import KINDS, junk
 
@@ -95,12 +96,13 @@ def test_a_grey_page_is_refused_for_something_else_than_its_colour(rubbish):
 @pytest.mark.parametrize("task", TASKS)
 def test_every_reason_is_one_plain_sentence(task):
     images = measured(task)["fitted_on"]
-    assert set(modality.REASONS[task]) == set(GROUPS)
-    for text in (*modality.REASONS[task].values(), modality.REASON_BLANK, modality.REASON_GREY):
+    assert set(Reasons.model_fields) == {*GROUPS, "grey"}
+    reasons = TASKS[task].unfamiliar
+    for _, text in (*reasons, ("blank", modality.REASON_BLANK), *Reasons()):
         sentence = text.format(images=images)
         assert sentence.endswith(".") and "{" not in sentence
         assert "e.g." in sentence or sentence.count(". ") == 0
-    assert f"{images:,}" in modality.REASONS[task]["texture"].format(images=images)
+    assert f"{images:,}" in reasons.texture.format(images=images)
 
 
 # --- What does not depend on the file ---------------------------------------------------------

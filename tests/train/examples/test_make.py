@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from kdmodels.examples import examples
-from kdmodels.tasks import get_task
+from kdmodels.tasks import TASKS, get_task
 from train.data.manifest import DataError, Sample
-from train.examples.closeness import TURNS, Images, compare
+from train.examples.closeness import Images, compare, turns_of
 from train.examples.composites import LICENCES, Plan, Pool, blend, choose, permitted, read_licences
 from train.examples.make import Made, check, write_examples
 from train.examples.registration import blur
@@ -41,7 +41,7 @@ def sample(seed: int, **other) -> Sample:
 def people() -> tuple[list[Sample], Images]:
     samples = [sample(seed) for seed in range(24)]
     films = [person(seed) for seed in range(24)]
-    return samples, Images.of(films, [s.group for s in samples], TURNS["cxr"])
+    return samples, Images.of(films, [s.group for s in samples], turns_of(TASKS["cxr"]))
 
 
 def made(picture: Image.Image, people) -> Made:
@@ -97,12 +97,12 @@ def test_one_patient_twice_is_refused(people):
 
 def test_images_of_the_same_group_are_no_yardstick(people):
     same = Images(people[1].detail, people[1].hashes, ("one",) * 24)
-    assert np.isinf(compare(same.take([0]), same, TURNS["cxr"]).nearest()["whole"]).all()
+    assert np.isinf(compare(same.take([0]), same, turns_of(TASKS["cxr"])).nearest()["whole"]).all()
 
 
 def test_tiles_are_looked_for_in_every_turn():
     films = [person(seed) for seed in range(6)]
-    turns = TURNS["histopathology"]
+    turns = turns_of(TASKS["histopathology"])
     sources = Images.of(films, "abcdef", turns)
     for turned in (films[2].rotate(90), films[2].rotate(270).transpose(Image.Transpose.TRANSPOSE)):
         near = compare(Images.of([turned], [""], turns), sources, turns, ("whole", "hash"))

@@ -228,7 +228,7 @@ def changed_views(views: TrainViews, change: str, monkeypatch) -> TrainViews:
     elif change == "strength":
         settings = {"strength": 0.5}
     elif change == "augmentation":
-        flip = {"cxr": lambda size, _: v2.Compose([v2.Resize((size, size))])}
+        flip = {"film": lambda size, _: v2.Compose([v2.Resize((size, size))])}
         monkeypatch.setattr(train.learn.views, "AUGMENTATIONS", flip)
     return TrainViews(PixelStore(samples, task, stored), size, seed, **settings)
 

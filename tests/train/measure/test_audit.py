@@ -264,7 +264,7 @@ def test_a_damaged_mask_is_named(write_films, tmp_path):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_numbers_are_scikit_learns(classes):
     generator = np.random.default_rng(1)
-    task = replace(CXR, classes=CXR.classes[:classes])
+    task = CXR.model_copy(update={"classes": CXR.classes[:classes]})
     labels = generator.integers(0, classes, 80)
     samples = [
         Sample(f"{i}", task.class_ids[k], "test", f"{i // 2}", "x") for i, k in enumerate(labels)

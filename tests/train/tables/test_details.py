@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from kdmodels.tasks import TASKS
-from train.measure.metrics import ORGANS
 from train.tables.details import details, figure_of
 
 RATES = ("sensitivity", "specificity", "ppv")
@@ -52,7 +51,7 @@ def test_every_class_cell_and_source_is_shown(evaluated_index, some_results):
             ]  # fmt: skip
             images, accuracy = str(part["images"]), f"{100 * part['accuracy']:.1f}"
             assert [source, images, accuracy, *seen] in tables
-        kind = "organ" if row.task in ORGANS else "source"
+        kind = "organ" if TASKS[row.task].organs else "source"
         assert m["within"] and any(line.startswith(f"| within one {kind} |") for line in lines)
         for name, part in m["within"].items():
             classes = " or ".join(task.class_names[i] for i in part["classes"])
@@ -71,7 +70,7 @@ def test_all_models_of_a_task_stand_beside_each_other(evaluated_index, task):
     for row in rows:
         m = row.metrics
         rates = [shown(m["classes"][i]["sensitivity"]) for i in row.classes]
-        organs = [shown(m["within"][organ]["accuracy"]) for organ in ORGANS.get(task, {})]
+        organs = [shown(m["within"][organ]["accuracy"]) for organ in TASKS[task].organs]
         assert [f"[{row.name}](../{row.recipe})", *rates, *organs] in by_class
         after = m["calibrated"]
         numbers = (row.temperature, m["ece"], after["ece"], m["nll"], after["nll"])
