@@ -27,16 +27,22 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; mistakes of the user end in one sentence on stderr and exit code 2."""
     from train.data.manifest import DataError
+    from train.learn.finished import UnusableRun
     from train.learn.recipes import RecipeError
     from train.learn.runs import RunError
+    from train.measure.kept import ResultsError
     from train.release.publish import PublishError
     from train.release.store import StoreError
 
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    mistakes = (
+        DataError, RecipeError, RunError, UnusableRun, ResultsError, StoreError, PublishError,
+        CheckpointError,
+    )  # fmt: skip
     try:
         return args.run(args) or 0
-    except (DataError, RecipeError, RunError, StoreError, PublishError, CheckpointError) as error:
+    except mistakes as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

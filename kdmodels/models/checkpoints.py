@@ -45,6 +45,8 @@ class Checkpoint:
     classes: class ids in logit order. bytes: file size. storage: see `kdmodels.models.codecs`.
     recipe: recipe file in the repository. data: `Manifest.id` of the training data.
     input_size: side in px of the images it was finished on; None: the model's own input size.
+    teacher_sha256: of the file of the teacher that it learned from (several joined by "+"); None for
+        those without a teacher, or where it is not known.
     temperature: what the logits are divided by before the softmax (`train.measure.calibration`).
     metrics: test-split results, as `train.measure.metrics` writes them.
     """
@@ -63,6 +65,7 @@ class Checkpoint:
     seed: int = 0
     input_size: int | None = None
     variant: str = ""
+    teacher_sha256: str | None = None
     temperature: float = 1.0
     metrics: dict = field(default_factory=dict)
 
@@ -180,6 +183,9 @@ class Index:
             for checkpoint in checkpoints:
                 if Path(checkpoint.file).name != checkpoint.file:
                     raise ValueError(f"'{checkpoint.file}' must be a plain file name")
+                known, teachers = checkpoint.teacher_sha256, checkpoint.teacher or ""
+                if known and known.count("+") != teachers.count("+"):
+                    raise ValueError(f"'{checkpoint.file}' needs a sha256 for each teacher")
                 if not checkpoint.temperature > 0:
                     raise ValueError(f"'{checkpoint.file}' needs a temperature above 0")
                 get_task(checkpoint.task), get_spec(checkpoint.model)  # ValueError for unknown ids
@@ -216,12 +222,29 @@ class Index:
             f"{self.folder / 'index.json'} lists no {model}{origin}{means} for the task '{task}'."
         )
 
+    def replaced_teachers(self, student: Checkpoint) -> list[str]:
+        """Ids of the teachers that are stored with other weights than a student learned from."""
+        if not (student.teacher and student.teacher_sha256):
+            return []
+        stored = {
+            c.model: c.sha256
+            for c in self.checkpoints
+            if (c.task, c.teacher, c.variant) == (student.task, None, "")
+        }
+        learned_from = zip(
+            student.teacher.split("+"), student.teacher_sha256.split("+"), strict=True
+        )
+        return [
+            teacher for teacher, sha256 in learned_from if stored.get(teacher, sha256) != sha256
+        ]
+
     def teachers(self, task: str) -> list[str]:
         """Teachers of a task that are stored together with a student distilled from them, in the
-        order of the model table.
+        order of the model table. A student whose teacher was replaced since is nobody's pair.
         """
         rows = [c for c in self.checkpoints if c.task == task and not c.variant]
-        stored = {c.model for c in rows} & {c.teacher for c in rows}
+        taught = {c.teacher for c in rows if not self.replaced_teachers(c)}
+        stored = {c.model for c in rows} & taught
         return [teacher for teacher in TEACHERS if teacher in stored]
 
     def locate(self, checkpoint: Checkpoint) -> Path:

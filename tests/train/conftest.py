@@ -14,6 +14,7 @@ import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL import Image
 
+import train.learn.finished
 import train.release.store
 from kdmodels.models.checkpoints import Index
 from kdmodels.models.zoo import build_model
@@ -133,6 +134,7 @@ def make_recipe():
 def weights(tiny_models, tmp_path, monkeypatch) -> Path:
     """An empty weights folder of tiny networks, for the length of a test."""
     folder = tmp_path / "weights"
+    monkeypatch.setenv("KD_WEIGHTS", str(folder))  # results/ lies in it then
     monkeypatch.setattr(train.release.store, "WEIGHTS", folder)
     monkeypatch.setattr(Index.read.__func__, "__defaults__", (folder,))
     return folder
@@ -143,7 +145,7 @@ def recipes(tmp_path, monkeypatch) -> Path:
     """An empty folder in place of train/recipes, as far as finished runs are concerned."""
     folder = tmp_path / "recipes"
     folder.mkdir()
-    monkeypatch.setattr(train.release.store, "FOLDER", folder)
+    monkeypatch.setattr(train.learn.finished, "FOLDER", folder)
     return folder
 
 
@@ -157,7 +159,7 @@ def finish_run(make_recipe, tiny_models, tmp_path, recipes):
 
     def finish(
         manifest, model="ofa_595", teacher=None, change=0.0, seed=0, finished=True,
-        data=None, settings=None, **other,
+        data=None, settings=None, teacher_sha256=None, **other,
     ) -> Path:  # fmt: skip
         objective = "multi_teacher" if "+" in (teacher or "") else "hybrid" if teacher else "labels"
         objective = other.pop("objective", objective)
@@ -171,8 +173,9 @@ def finish_run(make_recipe, tiny_models, tmp_path, recipes):
         )
         recipe = replace(recipe, seed=seed)
         folder = RunFolder(
-            tmp_path / "runs" / f"{name}-seed{seed}", recipe, data or manifest.id, None, settings
-        )
+            tmp_path / "runs" / f"{name}-seed{seed}", recipe, data or manifest.id,
+            teacher_sha256, settings,
+        )  # fmt: skip
         state = build_model(model, manifest.task.num_classes).state_dict()
         state["head.weight"] = state["head.weight"] + change
         state["head.weight"][0] -= 2 * change

@@ -20,9 +20,10 @@ from kdmodels.explain.similarity import agreement
 from kdmodels.models.checkpoints import Checkpoint, Index, sha256_of
 from kdmodels.predict import Classifier
 from train.data.manifest import Manifest, Sample, read_pixels
+from train.learn.finished import as_trained
 from train.measure.metrics import LEVEL, RESAMPLES
 from train.measure.seeds import control_of, read_runs
-from train.release.store import StoreError, as_trained, read_results, update_results
+from train.release.store import StoreError, read_results, update_results
 
 log = logging.getLogger("train")
 

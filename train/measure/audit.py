@@ -46,6 +46,7 @@ from train.data.blanking import (
 )
 from train.data.manifest import DataError, Manifest
 from train.data.pixels import PixelStore
+from train.learn.finished import as_trained
 from train.learn.loop import predict_logits
 from train.measure.films import Films, masked_films
 from train.measure.floors import FEATURES
@@ -60,7 +61,6 @@ from train.measure.metrics import (
 from train.measure.seeds import read_runs
 from train.release.store import (
     StoreError,
-    as_trained,
     differences,
     read_results,
     results_file,

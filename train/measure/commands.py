@@ -10,19 +10,14 @@ from train.options import DATA_HELP, RUNS_HELP, add_data, default_data
 
 def add(commands: argparse._SubParsersAction) -> None:
     evaluate = commands.add_parser(
-        "evaluate", help="compute every number of the tables from the stored weights; exit code 1 "
-        "when the index says another",
+        "evaluate", help="what the stored weights answer on val and test; exit code 1 when it is "
+        "not what results/ holds",
     )  # fmt: skip
     which = evaluate.add_mutually_exclusive_group(required=True)
     which.add_argument("--task", choices=TASKS)
     which.add_argument("--all", action="store_true", help="every task that has weights and data")
     evaluate.add_argument("--data", default=default_data(), help=DATA_HELP)
-    evaluate.add_argument("--split", choices=("val", "test"), default="test")
-    evaluate.add_argument("--write", action="store_true", help="store the results in weights/")
-    evaluate.add_argument(
-        "--times", action="store_true",
-        help="with --write: measure the time of every network again, on a quiet machine",
-    )  # fmt: skip
+    evaluate.add_argument("--write", action="store_true", help="keep it in results/")
     evaluate.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=RUNS_HELP)
     evaluate.set_defaults(run=_run_evaluate)
 
@@ -63,11 +58,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _run_evaluate(args: argparse.Namespace) -> int:
-    """Exit code: 1 when a stored number is not what the weights give."""
+    """Exit code: 1 when a kept answer is not what the weights give."""
     from train.measure.evaluate import evaluate_all, evaluate_task
 
-    data, measure = (args.data, evaluate_all) if args.all else (open_data(args), evaluate_task)
-    return 1 if measure(data, args.split, args.write, args.runs, args.times) else 0
+    data, evaluate = (args.data, evaluate_all) if args.all else (open_data(args), evaluate_task)
+    return 1 if evaluate(data, args.write, args.runs) else 0
 
 
 def _run_audit(args: argparse.Namespace) -> None:

@@ -1,160 +1,197 @@
-"""Every number of the tables, from the stored weights: measured, then stored or compared."""
+"""What the stored weights answer: kept in `results/`, or compared with what is kept there."""
 
 import logging
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from scipy.special import softmax
 
-from kdmodels.engines.machine import cpu_name
-from kdmodels.models.checkpoints import Checkpoint, Index
-from kdmodels.predict import COMPUTE, Classifier, measure
+from kdmodels.models.checkpoints import Checkpoint, Index, sha256_of
+from kdmodels.predict import Classifier
 from kdmodels.tasks import TASKS
 from train.data.manifest import DataError, Manifest
 from train.data.open import open_manifest
-from train.measure.calibration import fit_temperature
-from train.measure.floors import measure_floors
-from train.measure.metrics import compare, labels_of, logits_of, summarise
-from train.measure.seeds import control_of, measure_runs, read_runs
-from train.release.store import differences, read_identity, read_results, update_results
+from train.learn.finished import as_trained, digest_of, read_identity, read_runs, recipe_of
+from train.measure.floors import floors_of
+from train.measure.kept import SPLITS, Floor, KeptRun, ResultsError, TaskResults, relative
+from train.measure.predictions import answered
 
 log = logging.getLogger("train")
 
-GREY = (128, 128, 128)
-# Parts of results.json that no evaluation measures, and what does.
-OTHERS = {
-    "leakage": "leakage",
-    "audit": "audit",
-    "agreement": "agreement",
-    "reference": "reference",
-}
+# Another processor or number of threads moves the last digits; more is a difference.
+TOLERANCE = 0.02  # of a logit less the greatest of its image, and 1% of it
+FOREST_TOLERANCE = 0.02  # of a probability: 10 trees of 500
+FLIPS = 2  # answers of a split that may be others
 
 
-def latency_of(classifier: Classifier) -> dict:
-    """`kdmodels.predict.Latency` of a stored network as a dict, with the name of the processor;
-    10 passes or more in 1 to 5 s.
+def evaluate_task(manifest: Manifest, write: bool = False, runs: Sequence[Path] = ()) -> list[str]:
+    """What all stored checkpoints of a task answer on val and test, the run folders `runs`, and
+    the floors.
+
+    `write` keeps it in `results/<task>/`, beside what other runs answered. Else it is compared with
+    what is kept there: returns a sentence for each difference. Raises `DataError`, `UnusableRun`,
+    `ResultsError`.
     """
-    side = classifier.spec.input_size
-    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0, os.cpu_count()
-    if load > cores:
-        log.warning("  Load %.1f on %d cores: other work makes the time too long.", load, cores)
-    with COMPUTE:
-        images = classifier.prepare(Image.new("RGB", (side, side), GREY))
-        _, latency = measure(classifier.engine, images, min_ms=1000, max_ms=5000)
-    found = {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(latency).items()}
-    return found | {"processor": cpu_name()}
-
-
-def evaluate_task(
-    manifest: Manifest,
-    split: str = "test",
-    write: bool = False,
-    runs: Sequence[Path] = (),
-    times: bool = False,
-) -> list[str]:
-    """Evaluate all stored checkpoints of a task; say whether the index agrees, or update it.
-
-    The temperature of each is fitted on the validation split. Besides, on the test split: the
-    floors, and the paired difference between each distilled student and the control. `runs`: run
-    folders of the same recipes with further seeds (see `train.measure.seeds`), which are added to those that
-    were measured before. With `write`, all of it goes
-    into `weights/index.json` and `weights/results.json`, with the time that a network
-    takes here, if none is stored for its weights or `times` asks for it. Returns the names of stored values that differ. Raises `DataError`, `StoreError`.
-    """
-    index, task = Index.read(), manifest.task
-    if write and split != "test":
-        raise DataError("Only results of the test split are stored; leave out --split.")
-    rows = [c for c in index.checkpoints if c.task == task.id]
-    strange = [c.file for c in rows if c.data != manifest.id]
-    if strange:
+    index, results = Index.read(), TaskResults.of(manifest.task)
+    rows = [c for c in index.checkpoints if c.task == manifest.task.id]
+    if strange := [c.file for c in rows if c.data != manifest.id]:
         raise DataError(
             f"{', '.join(strange)} was trained on other data than {manifest.id}; its test images "
             "may be among the training images here."
         )
-    further = read_runs(runs, manifest.id, rows)
-    samples, validation = manifest.split(split), manifest.split("val")
-    logits: dict[str, np.ndarray] = {}
-    updated, other = [], []
-    for row in rows:
-        classifier = Classifier.load(index, row)
-        logits[row.stem] = logits_of(classifier, samples)
-        of_val = logits[row.stem] if split == "val" else logits_of(classifier, validation)
-        temperature = fit_temperature(of_val, labels_of(validation, task))
-        metrics = summarise(logits[row.stem], samples, task, temperature)
-        _report(row, metrics, split)
-        if split == "test" and not write:
-            other += _compare_row(row, metrics)
-        if write:
-            known = None if times else row.metrics.get("latency")
-            metrics["latency"] = known or latency_of(classifier)
-        updated.append(replace(row, temperature=temperature, metrics=metrics))
-    if split != "test":
-        return []
-    results = {
-        "data": manifest.id,
-        "floors": measure_floors(manifest),
-        "distillation": {
-            row.stem: compare(logits[row.stem], logits[control.stem], samples, task)
-            for row in rows
-            if (control := control_of(row, rows)) and control.seed == row.seed
-        },
-    }
-    stored = read_results().get(task.id, {})
-    known = stored if stored.get("data") == manifest.id else None
-    measured = measure_runs(further, rows, logits, manifest, known)
-    results |= {part: found for part, found in measured.items() if found or part in stored}
     if write:
-        _write_rows(updated)
-        update_results(task.id, **results)
+        results.keep_images(manifest)
     else:
-        other += _compare_results(task.id, results)
+        results.check_images(manifest)
+    known = {run.key: run for run in results.runs}
+    other, found = [], set()
+    for run in _all_answered(index, rows, runs, manifest, known):
+        found.add(run.key)
+        _report(run.row.name, run.row.seed, run, results)
+        if write:
+            run.write(results.folder / "runs")
+        else:
+            other += _unlike_run(known.get(run.key), run)
+    for key in sorted(known.keys() - found):
+        other += _not_at_hand(known[key], write, results)
+    for floor in floors_of(manifest):
+        _report(floor.name, None, floor, results)
+        if write:
+            floor.write(results.folder / "floors")
+        else:
+            other += _unlike_floor({f.id: f for f in results.floors}.get(floor.id), floor)
+    if write:
+        log.info("Written to %s.", results.folder)
+    for line in other:
+        log.info("DIFFERS: %s", line)
     return other
 
 
-def _compare_row(row: Checkpoint, metrics: dict) -> list[str]:
-    stored = {k: v for k, v in row.metrics.items() if k != "latency"}  # never twice the same
-    other = differences(stored, metrics)
-    other += differences(row.temperature, metrics["calibrated"]["temperature"], name="temperature")
-    log.info("  %s", f"DIFFERS from the index: {other}" if other else "equals the index.")
-    return [f"{row.file}: {name}" for name in other]
+def _all_answered(
+    index: Index,
+    rows: Sequence[Checkpoint],
+    runs: Sequence[Path],
+    manifest: Manifest,
+    known: dict[str, KeptRun],
+) -> Iterator[KeptRun]:
+    """The stored checkpoints first, then further runs, of which those stored are left out."""
+    further = list(read_runs(runs, manifest.id))  # a mistake is said before the long work
+    for row in rows:
+        run = answered(Classifier.load(index, row), manifest, _recipe_digest(row))
+        before = known.get(run.key)
+        if before and before.row.sha256 == row.sha256:  # its recipe may have changed since
+            run = replace(run, recipe_sha256=before.recipe_sha256)
+        yield run
+    stored = {(c.stem, c.seed) for c in rows}
+    for folder, row, state in further:
+        if (row.stem, row.seed) in stored:
+            log.info("%s: seed %d of %s is in weights/ already.", folder, row.seed, row.stem)
+            continue
+        row = replace(row, sha256=sha256_of(folder / "best.safetensors"))
+        yield answered(as_trained(row, state), manifest, _recipe_digest(row))
 
 
-def _compare_results(task_id: str, found: dict) -> list[str]:
-    stored = read_results().get(task_id, {})
-    # Another processor may answer an image or two otherwise; the rates tell whether it matters.
-    before, after = ({k: _without_answers(part.get(k)) for k in found} for part in (stored, found))
-    other = differences(before, after)
-    names = f"{task_id}: {', '.join(found)}"
-    log.info("%s: %s", names, f"DIFFERS: {other}" if other else "equals what is stored.")
-    for part in sorted(stored.keys() - found.keys()):
-        how = f"python -m train {OTHERS[part]}" if part in OTHERS else "its own command"
-        log.info("%s: %s stays as stored; %s measures it.", task_id, part, how)
-    return [f"{task_id}: {name}" for name in other]
+def _recipe_digest(row: Checkpoint) -> str:
+    recipe = recipe_of(Path(row.recipe).stem)
+    if not recipe:
+        raise ResultsError(
+            f"{row.recipe}, which {row.name} was trained by, is gone; restore it, or remove the "
+            "row from weights/index.json."
+        )
+    return digest_of(recipe)
 
 
-def _without_answers(part: object) -> object:
-    if isinstance(part, dict):
-        return {k: _without_answers(v) for k, v in part.items() if k != "answers"}
-    return [_without_answers(v) for v in part] if isinstance(part, list) else part
+def _report(name: str, seed: int | None, kept: KeptRun | Floor, results: TaskResults) -> None:
+    parts = (
+        f"{split} {100 * (getattr(kept, split).argmax(1) == getattr(results, split).labels).mean():.1f}%"
+        for split in SPLITS
+    )
+    seed_text = "" if seed is None else f", seed {seed}"
+    log.info("%s%s: accuracy on %s", name, seed_text, ", ".join(parts))
 
 
-def _write_rows(updated: list[Checkpoint]) -> None:
-    """Put rows with their metrics into the index as it is now, where the weights are the same."""
-    index, by_weights = Index.read(), {(c.file, c.sha256): c for c in updated}
-    rows = tuple(by_weights.get((c.file, c.sha256), c) for c in index.checkpoints)
-    replace(index, checkpoints=rows).write()
+# --- Comparing -------------------------------------------------------------------------------
 
 
-def evaluate_all(
-    root: str | Path,
-    split: str = "test",
-    write: bool = False,
-    runs: Sequence[Path] = (),
-    times: bool = False,
-) -> list[str]:
+def _unlike(kept: np.ndarray, found: np.ndarray, tolerance: float, share: float = 0.0) -> str:
+    """How (N, K) values differ by more than they may, in words; empty if they do not."""
+    moved = np.abs(kept - found)
+    too_far = (moved > tolerance + share * np.abs(found)).any(1).sum()
+    flipped = (kept.argmax(1) != found.argmax(1)).sum()
+    if not too_far and flipped <= FLIPS:
+        return ""
+    return f"{too_far} of {len(kept)} images by up to {moved.max():.3g}, {flipped} answers"
+
+
+def _unlike_logits(kept: np.ndarray, found: np.ndarray) -> str:
+    kept, found = (relative(x.astype(np.float64)) for x in (kept, found))
+    return _unlike(kept, found, TOLERANCE, share=0.01)
+
+
+def _unlike_run(kept: KeptRun | None, found: KeptRun) -> list[str]:
+    """A sentence for each way in which kept answers are not those that were found now."""
+    again = f"if the weights are right, evaluate --task {found.row.task} --write keeps the new ones"
+    if kept is None:
+        return [f"{found.key} has no kept answers; {again}."]
+    if kept.row.sha256 != found.row.sha256:
+        return [f"{found.key}: the kept answers are of other weights; {again}."]
+    lines = [
+        f"{found.key}, {split}: {unlike}; {again}."
+        for split in SPLITS
+        if (unlike := _unlike_logits(getattr(kept, split), getattr(found, split)))
+    ]
+    lines += [
+        f"{found.key}: its {name} are kept as {a}, but are {b}; {again}."
+        for name in ("parameters", "macs", "recipe_sha256")
+        if (a := getattr(kept, name)) != (b := getattr(found, name))
+    ]
+    if found.served is None or kept.served is None:
+        return lines
+    if kept.served_by != found.served_by:
+        log.info(
+            "%s: not checked what the page's engine answers: %s is kept, this machine has %s.",
+            found.key, kept.served_by, found.served_by,
+        )  # fmt: skip
+    elif unlike := _unlike_logits(kept.served, found.served):
+        lines.append(f"{found.key}, served: {unlike}; {again}.")
+    return lines
+
+
+def _unlike_floor(kept: Floor | None, found: Floor) -> list[str]:
+    if kept is None:
+        return [f"The floor '{found.name}' is not kept; evaluate with --write keeps it."]
+    return [
+        f"The floor '{found.name}', {split}: {unlike}; evaluate with --write keeps the new ones."
+        for split in SPLITS
+        if (
+            unlike := _unlike(
+                *(softmax(getattr(x, split).astype(np.float64), 1) for x in (kept, found)),
+                FOREST_TOLERANCE,
+            )
+        )
+    ]
+
+
+def _not_at_hand(run: KeptRun, write: bool, results: TaskResults) -> list[str]:
+    """Of a kept run whose weights are neither stored nor given."""
+    if not run.shipped:
+        log.info(
+            "%s: not checked, its weights are not at hand; name its folder by --runs.", run.key
+        )
+        return []
+    if not write:
+        return [f"{run.key} is kept as a stored checkpoint, but weights/index.json lists it not."]
+    log.info("%s is no longer stored; what it answered stays.", run.key)
+    replace(run, row=replace(run.row, file="")).write(results.folder / "runs")
+    return []
+
+
+# --- All tasks -------------------------------------------------------------------------------
+
+
+def evaluate_all(root: str | Path, write: bool = False, runs: Sequence[Path] = ()) -> list[str]:
     """`evaluate_task` for every task that has checkpoints and whose data are under `root`.
 
     Raises `DataError` where that is no task.
@@ -174,28 +211,7 @@ def evaluate_all(
         for note in manifest.notes:
             log.info("%s", note)
         mine = [run for run in runs if read_identity(run)["task"] == manifest.task.id]
-        other += evaluate_task(manifest, split, write, mine, times)
+        other += evaluate_task(manifest, write, mine)
     for line in missing:
         log.warning("%s", line)
     return other
-
-
-def _report(row: Checkpoint, metrics: dict, split: str) -> None:
-    log.info("%s, %s, %s split, %d images:", row.name, row.task, split, metrics["images"])
-    for name in ("accuracy", "macro_f1"):
-        low, high = metrics[name]["ci95"]
-        log.info("  %s %.4f (95%% interval %.4f to %.4f)", name, metrics[name]["value"], low, high)
-    log.info(
-        "  expected calibration error %.4f, and %.4f with the temperature %.3f",
-        metrics["ece"], metrics["calibrated"]["ece"], metrics["calibrated"]["temperature"],
-    )  # fmt: skip
-    for name, rate in metrics["classes"].items():
-        low, high = rate["sensitivity"]["ci95"]
-        log.info(
-            "  sensitivity of %s %.4f (%.4f to %.4f)", name, rate["sensitivity"]["value"], low, high
-        )
-    for source, part in metrics["sources"].items():
-        cells = ", ".join(
-            f"{name} {c['sensitivity']:.3f} of {c['images']}" for name, c in part["classes"].items()
-        )
-        log.info("  %s: accuracy %.3f of %d; %s", source, part["accuracy"], part["images"], cells)

@@ -4,18 +4,19 @@ Where class and source (or stain) go together, a network can win without looking
 random forest on such features tells how much of an accuracy that alone could explain.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import accuracy_score, f1_score
 
 from kdmodels.tasks import Task
 from train.data.manifest import Manifest, Sample, read_pixels
+from train.measure.kept import SPLITS, Floor
 
+TINY = 1e-6
 SIZE = 256  # px; features are computed on the same squares that the networks see
 
 
@@ -130,26 +131,19 @@ def features_of(samples: Sequence[Sample], task: Task) -> tuple[dict[str, np.nda
     return {name: np.stack(values) for name, values in rows.items()}, labels
 
 
-def measure_floors(manifest: Manifest, split: str = "test", seed: int = 0) -> list[dict]:
-    """Accuracy and macro-F1 of a random forest per feature set, and of the majority class.
+def floors_of(manifest: Manifest, seed: int = 0) -> Iterator[Floor]:
+    """The majority class, and a random forest on each of the task's floors, fitted on train.
 
-    Fitted on the training split. Returns rows {name, accuracy, macro_f1}.
+    A probability may be 0, whose logarithm is none; `TINY` is added to each.
     """
-    train, train_labels = features_of(manifest.split("train"), manifest.task)
-    held, labels = features_of(manifest.split(split), manifest.task)
-    nothing = manifest.task.floors[0]
-    models = {"majority class": (DummyClassifier(), nothing)} | {
-        FEATURES[name].name: (RandomForestClassifier(500, n_jobs=-1, random_state=seed), name)
-        for name in manifest.task.floors
-    }
-    rows = []
-    for name, (model, feature) in models.items():
-        predicted = model.fit(train[feature], train_labels).predict(held[feature])
-        rows.append(
-            {
-                "name": name,
-                "accuracy": round(float(accuracy_score(labels, predicted)), 4),
-                "macro_f1": round(float(f1_score(labels, predicted, average="macro")), 4),
-            }
-        )
-    return rows
+    features, labels = {}, {}
+    for split in ("train", *SPLITS):
+        features[split], labels[split] = features_of(manifest.split(split), manifest.task)
+    names = manifest.task.floors
+    rows = [("majority", "majority class", DummyClassifier(), names[0])]
+    forest = RandomForestClassifier(500, n_jobs=-1, random_state=seed)
+    rows += [(feature, FEATURES[feature].name, forest, feature) for feature in names]
+    for floor_id, name, model, feature in rows:
+        model.fit(features["train"][feature], labels["train"])
+        shares = (model.predict_proba(features[split][feature]) for split in SPLITS)
+        yield Floor(floor_id, name, "floor", *(np.log(s + TINY) for s in shares))

@@ -5,8 +5,9 @@
     results/<task>/floors/<name>.safetensors   the same of classifiers that see no disease, or probes
 
 A run's file holds `val` and `test`, (N, K) float16 logits, and perhaps `served`, those on test by the
-page's default engine; its metadata (`run`, JSON) say which weights gave them. `<key>` is
-`<Checkpoint.stem>-seed<seed>`. No number that can be computed from these is stored anywhere.
+page's default engine; its metadata (`about`, JSON) say which weights gave them. Logits are kept less
+the greatest of each image (see `relative`). `<key>` is `<Checkpoint.stem>-seed<seed>`. No number that
+can be computed from these is stored anywhere.
 """
 
 import csv
@@ -21,7 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from kdmodels.models.checkpoints import Checkpoint
+from kdmodels.models.checkpoints import Checkpoint, Index
 from kdmodels.tasks import Task
 from train.data.cache import write_atomically
 from train.data.manifest import Manifest, Sample
@@ -41,6 +42,14 @@ class ResultsError(Exception):
     """Kept results that cannot be used; the message names the file and what to do."""
 
 
+def relative(logits: np.ndarray) -> np.ndarray:
+    """(N, K) logits less the greatest of each image: the same answers and probabilities.
+
+    Near zero float16 is finest, so that no answer changes where two logits lie close together.
+    """
+    return logits - logits.max(1, keepdims=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """The images of one split, in the order of all logits on it.
@@ -55,6 +64,12 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def same_as(self, other: "Images") -> bool:
+        """Whether they are the same images with the same labels and groups, in the same order."""
+        return (self.names, self.groups) == (other.names, other.groups) and np.array_equal(
+            self.labels, other.labels
+        )
 
     @classmethod
     def of(cls, samples: Sequence[Sample], task: Task) -> "Images":
@@ -129,8 +144,8 @@ class KeptRun:
         }
         write_tensors(
             folder / f"{self.key}.safetensors",
-            {k: v for k, v in tensors.items() if v is not None},
-            {"row": asdict(self.row), **about},
+            {k: relative(v) for k, v in tensors.items() if v is not None},
+            {"row": {k: v for k, v in asdict(self.row).items() if k != "metrics"}, **about},
         )
 
     @classmethod
@@ -162,7 +177,7 @@ class Floor:
     def write(self, folder: Path) -> None:
         about = {"id": self.id, "name": self.name, "kind": self.kind}
         file = folder / f"{self.id}.safetensors"
-        write_tensors(file, {s: getattr(self, s) for s in SPLITS}, about)
+        write_tensors(file, {s: relative(getattr(self, s)) for s in SPLITS}, about)
 
     @classmethod
     def read(cls, file: Path) -> "Floor":
@@ -243,19 +258,40 @@ class TaskResults:
                 )
         return kept
 
+    def check_images(self, manifest: Manifest) -> None:
+        """Raises `ResultsError` where val.csv and test.csv do not list a data set's images."""
+        for split in SPLITS:
+            known, images = getattr(self, split), Images.of(manifest.split(split), self.task)
+            if not known.same_as(images):
+                raise ResultsError(
+                    f"{self.folder / split}.csv lists other images than the {split} split of "
+                    f"{manifest.id}; move {self.folder} away to begin anew."
+                )
+
     def keep_images(self, manifest: Manifest) -> None:
         """Write val.csv and test.csv. Raises `ResultsError` where runs on other images are kept."""
+        if any((self.folder / "runs").glob("*.safetensors")):
+            self.check_images(manifest)
         for split in SPLITS:
             images = Images.of(manifest.split(split), self.task)
-            file = self.folder / f"{split}.csv"
-            if file.exists() and any((self.folder / "runs").glob("*.safetensors")):
-                known = Images.read(file, self.task)
-                if (known.names, known.groups) != (images.names, images.groups):
-                    raise ResultsError(
-                        f"{file} lists other images than the {split} split of {manifest.id}; move "
-                        f"{self.folder} away to begin anew."
-                    )
-            images.write(file, self.task)
+            images.write(self.folder / f"{split}.csv", self.task)
+
+    def check_weights(self, index: Index) -> None:
+        """Raises `ResultsError` unless the shipped runs are the checkpoints that an index lists."""
+        again = f"run python -m train evaluate --task {self.task.id} --write"
+        rows = {c.file: c for c in index.checkpoints if c.task == self.task.id}
+        kept = {run.row.file: run for run in self.runs if run.shipped}
+        for file in sorted(rows.keys() | kept.keys()):
+            if file not in kept:
+                raise ResultsError(f"{self.folder} has no answers of {file}; {again}.")
+            run = self.folder / "runs" / f"{kept[file].key}.safetensors"
+            if file not in rows:
+                raise ResultsError(f"{run} is of {file}, which the index does not list; {again}.")
+            if kept[file].row.sha256 != rows[file].sha256:
+                raise ResultsError(
+                    f"{run} is of weights with the sha256 {kept[file].row.sha256[:12]}…, but the "
+                    f"index lists {file} with {rows[file].sha256[:12]}…; {again}."
+                )
 
 
 def _place(run: KeptRun) -> tuple:

@@ -7,29 +7,14 @@ import numpy as np
 import torch
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, roc_auc_score
-from torch.utils.data import DataLoader
 
-from kdmodels.predict import Classifier
 from kdmodels.tasks import Task
 from train.data.manifest import Sample
-from train.data.pixels import EvalViews
-from train.learn.loop import predict_logits
 from train.measure.calibration import calibration_of
 
 RESAMPLES = 2000
 LEVEL = 95  # % of the intervals
 MIN_WITHIN = 10  # images of a class in a source, to be compared within it
-
-
-def logits_of(
-    classifier: Classifier, samples: Sequence[Sample], batch_size: int = 16
-) -> np.ndarray:
-    """(N, K) float64 logits of samples, through the same preprocessing as the app's."""
-    views = EvalViews(samples, classifier.task, classifier.spec.input_size)
-    logits, _ = predict_logits(
-        classifier.model, DataLoader(views, batch_size), classifier.spec.mean, classifier.spec.std
-    )
-    return logits.double().numpy()
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

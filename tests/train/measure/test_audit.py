@@ -22,7 +22,7 @@ from train.data.blanking import FILLED, FILLS, SWAPS, VERSIONS
 from train.data.manifest import DataError, Manifest, Sample
 from train.measure.audit import audit_classifier, audit_forest, audit_task, measure, measure_swap
 from train.measure.films import MIN_FILMS, Films, masked_films
-from train.measure.metrics import logits_of
+from train.measure.predictions import logits_of
 from train.release.store import StoreError
 from train.tables.audit_tables import judge_blanking, judge_swaps
 

@@ -1,29 +1,33 @@
-"""`train.measure.evaluate`: what is stored is what the weights give, and what is not is named."""
+"""`train.measure.evaluate`: what is kept is what the weights answer, and what is not is named."""
 
-import json
 import logging
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import train.measure.evaluate
-from kdmodels.engines.machine import cpu_name
-from kdmodels.models.checkpoints import CheckpointError, Index
-from kdmodels.predict import Classifier, predict
+from kdmodels.models.checkpoints import CheckpointError, Index, sha256_of
+from kdmodels.models.zoo import count_macs, count_parameters
+from kdmodels.predict import Classifier
 from train.data.manifest import DataError
-from train.measure.calibration import fit_temperature
+from train.learn.finished import UnusableRun, as_trained, read_run
 from train.measure.evaluate import evaluate_all, evaluate_task
-from train.measure.metrics import labels_of, logits_of, summarise
-from train.release.store import StoreError, read_results, store_run, update_results
-
-FLOORS = [{"name": "majority class", "accuracy": 0.3333, "macro_f1": 0.1667}]
+from train.measure.kept import Floor, KeptRun, ResultsError, TaskResults, relative
+from train.measure.predictions import logits_of
+from train.release.store import store_run
 
 
 @pytest.fixture(autouse=True)
 def folder(weights, monkeypatch):
-    """An empty weights folder, and no forests."""
-    monkeypatch.setattr(train.measure.evaluate, "measure_floors", lambda manifest: FLOORS)
+    """An empty weights folder, and a floor that needs no forest."""
+
+    def floors_of(manifest):
+        shares = (np.log([[0.5, 0.3, 0.2]] * len(manifest.split(s))) for s in ("val", "test"))
+        yield Floor("guess", "a guess", "floor", *shares)
+
+    monkeypatch.setattr(train.measure.evaluate, "floors_of", floors_of)
     return weights
 
 
@@ -39,171 +43,221 @@ def stored(finish_run, manifest):
     return [store_run(finish_run(manifest, *run), manifest, "float32") for run in runs]
 
 
-def log_of(caplog, *arguments, **keywords) -> str:
-    caplog.set_level(logging.INFO, logger="train")
-    caplog.clear()
-    evaluate_task(*arguments, **keywords)
-    return caplog.text
+def kept(manifest) -> TaskResults:
+    return TaskResults.of(manifest.task)
 
 
-# --- Storing and comparing -------------------------------------------------------------------
+def same(kept: np.ndarray, logits: np.ndarray) -> bool:
+    """As far as float16 goes, and the same answers."""
+    near = np.allclose(kept, relative(logits), atol=2e-3, rtol=1e-3)
+    return near and np.array_equal(kept.argmax(1), logits.argmax(1))
 
 
-def test_results_are_stored_and_found_again(stored, manifest, weights, caplog):
-    assert log_of(caplog, manifest).count("DIFFERS from the index") == 3
-    evaluate_task(manifest, write=True)
-    text = log_of(caplog, manifest)
-    assert text.count("equals the index") == 3 and "DIFFERS" not in text
-    assert "cxr: data, floors, distillation: equals what is stored." in text
-    assert evaluate_task(manifest) == []
-    index = Index.read(weights)
-    assert {c.sha256 for c in index.checkpoints} == {c.sha256 for c in stored}
-    for row in index.checkpoints:
-        assert row.metrics["images"] == 18 and row.metrics["groups"] == 9
+# --- Keeping ---------------------------------------------------------------------------------
 
 
-def test_stored_metrics_are_those_of_the_stored_weights(stored, manifest, weights):
-    evaluate_task(manifest, write=True)
-    index = Index.read(weights)
-    samples, validation = manifest.split("test"), manifest.split("val")
-    for row in index.checkpoints:
-        classifier = Classifier.load(index, row)
-        wanted = fit_temperature(
-            logits_of(classifier, validation), labels_of(validation, manifest.task)
-        )
-        latency = row.metrics.pop("latency")
-        found = summarise(logits_of(classifier, samples), samples, manifest.task, wanted)
-        assert row.metrics == found
-        assert row.temperature == found["calibrated"]["temperature"] == wanted
-        assert 0 < latency["q1_ms"] <= latency["median_ms"] <= latency["q3_ms"]
-        assert latency["runs"] >= 10 and latency["threads"] >= 1
-        assert latency["engine"].startswith("PyTorch")
-        assert latency["processor"] == cpu_name()
-
-
-def test_the_page_divides_by_the_stored_temperature(stored, manifest, weights, photo):
-    evaluate_task(manifest, write=True)
-    index = Index.read(weights)
-    rows = [row for row in index.checkpoints if row.temperature != 1]
-    assert rows
-    for row in rows:
-        prediction = predict(Classifier.load(index, row), photo)
-        powers = np.exp(np.array(prediction.logits) / row.temperature)
-        assert prediction.probabilities == pytest.approx(powers / powers.sum())
-
-
-@pytest.mark.parametrize("part", ["metrics", "temperature", "results"])
-def test_what_was_changed_by_hand_is_named(stored, manifest, weights, part):
-    evaluate_task(manifest, write=True)
-    index = Index.read(weights)
-    first = index.checkpoints[0]
-    if part == "results":
-        update_results("cxr", floors=[FLOORS[0] | {"accuracy": 0.5}])
-        wanted = ["cxr: floors[0].accuracy"]
-    elif part == "temperature":
-        first = replace(first, temperature=first.temperature + 0.1)
-        wanted = [f"{first.file}: temperature"]
-    else:
-        accuracy = first.metrics["accuracy"] | {"value": 0.99}
-        first = replace(first, metrics=first.metrics | {"accuracy": accuracy})
-        wanted = [f"{first.file}: accuracy.value"]
-    replace(index, checkpoints=(first, *index.checkpoints[1:])).write()
-    assert evaluate_task(manifest) == wanted
-
-
-def test_a_time_is_never_compared(stored, manifest, weights):
-    evaluate_task(manifest, write=True)
-    index = Index.read(weights)
-    latency = {"median_ms": 1e6, "q1_ms": 0.0, "q3_ms": 1e9, "runs": 1, "engine": "abacus"}
-    rows = [replace(c, metrics=c.metrics | {"latency": latency}) for c in index.checkpoints]
-    replace(index, checkpoints=tuple(rows)).write()
-    assert evaluate_task(manifest) == []
-
-
-def test_a_time_stays_until_it_is_to_be_measured_again(stored, manifest, weights):
-    evaluate_task(manifest, write=True)
-    first = [c.metrics["latency"] for c in Index.read(weights).checkpoints]
-    marked = tuple(
-        replace(c, metrics=c.metrics | {"latency": {**c.metrics["latency"], "engine": "abacus"}})
-        for c in Index.read(weights).checkpoints
+def test_what_is_kept_is_what_the_stored_weights_answer(stored, manifest, weights):
+    assert evaluate_task(manifest, write=True) == []
+    results, index = kept(manifest), Index.read(weights)
+    assert results.folder == weights / "results" / "cxr"
+    assert [run.row for run in results.runs] == list(index.checkpoints)
+    assert sorted(stored, key=lambda row: row.file) == sorted(
+        index.checkpoints, key=lambda row: row.file
     )
-    replace(Index.read(weights), checkpoints=marked).write()
+    for run in results.runs:
+        classifier = Classifier.load(index, run.row)
+        for split in ("val", "test"):
+            assert same(getattr(run, split), logits_of(classifier, manifest.split(split)))
+        assert same(run.served, logits_of(classifier, manifest.split("test")))
+        assert (
+            run.engine.startswith("PyTorch") and run.engine == run.served_by
+        )  # see `torch_engine`
+        assert run.parameters == count_parameters(classifier.model)
+        assert run.macs == count_macs(classifier.model, classifier.spec.input_size)
+        assert run.key == f"{run.row.stem}-seed0" and run.shipped
+    names = [s.path.name for s in manifest.split("test")]
+    assert list(results.test.names) == names
+    assert len(set(results.test.groups)) == 9
+    results.check_weights(index)
+
+
+def test_a_second_look_finds_no_difference(stored, manifest, caplog):
     evaluate_task(manifest, write=True)
-    assert {c.metrics["latency"]["engine"] for c in Index.read(weights).checkpoints} == {"abacus"}
-    evaluate_task(manifest, write=True, times=True)
-    again = [c.metrics["latency"]["engine"] for c in Index.read(weights).checkpoints]
-    assert again == [latency["engine"] for latency in first]
+    caplog.set_level(logging.INFO, logger="train")
+    assert evaluate_task(manifest) == []
+    assert "DIFFERS" not in caplog.text and "not checked" not in caplog.text
 
 
-def test_results_hold_the_floors_and_what_distillation_changed(stored, manifest, weights):
+def test_a_look_changes_nothing(stored, manifest, weights):
     evaluate_task(manifest, write=True)
-    results = read_results()["cxr"]
-    assert (results["data"], results["floors"]) == (manifest.id, FLOORS)
-    assert list(results["distillation"]) == ["cxr-ofa_595-from-vgg19"]
-    index = Index.read(weights)
-    student, control = (index.find("cxr", "ofa_595", t).metrics for t in ("vgg19", None))
-    for name in ("accuracy", "macro_f1"):
-        change = results["distillation"]["cxr-ofa_595-from-vgg19"][name]
-        difference = student[name]["value"] - control[name]["value"]
-        assert change["value"] == pytest.approx(difference, abs=2e-4)
-        assert change["ci95"][0] <= change["value"] <= change["ci95"][1]
+    files = {f: f.read_bytes() for f in weights.rglob("*") if f.is_file()}
+    evaluate_task(manifest)
+    assert {f: f.read_bytes() for f in weights.rglob("*") if f.is_file()} == files
 
 
-def test_other_commands_results_stay(stored, manifest, weights, caplog):
-    update_results("cxr", audit={"a": 1}, leakage={"b": 2})
+def test_nothing_kept_is_a_difference_for_each(stored, manifest):
     evaluate_task(manifest, write=True)
-    assert read_results()["cxr"]["audit"] == {"a": 1}
-    text = log_of(caplog, manifest)
-    assert "cxr: leakage stays as stored; python -m train leakage measures it." in text
-    assert "cxr: audit stays as stored" in text and "DIFFERS" not in text
+    for file in kept(manifest).folder.rglob("*.safetensors"):
+        file.unlink()
+    found = evaluate_task(manifest)
+    assert len(found) == 4 and all("kept" in line for line in found)
 
 
-def test_rows_that_were_stored_meanwhile_are_kept(stored, manifest, weights, monkeypatch):
-    """Evaluation takes a while; what another command does to the index in between must live."""
+# --- Tampering -------------------------------------------------------------------------------
 
-    def measure_floors(_):
-        index = Index.read(weights)
-        gone, *others = index.checkpoints
-        other = replace(gone, sha256="0" * 64, seed=9)
-        replace(index, checkpoints=(other, *others)).write()
-        return FLOORS
 
-    monkeypatch.setattr(train.measure.evaluate, "measure_floors", measure_floors)
+def change_logits(run: KeptRun, name: str) -> KeptRun:
+    """One image, by what no processor does."""
+    logits = getattr(run, name).astype(np.float64)
+    logits[1, logits[1].argmin()] -= 0.5
+    return replace(run, **{name: logits})
+
+
+TAMPERED = {
+    "val": lambda run: change_logits(run, "val"),
+    "test": lambda run: change_logits(run, "test"),
+    "served": lambda run: change_logits(run, "served"),
+    "parameters": lambda run: replace(run, parameters=1),
+    "macs": lambda run: replace(run, macs=1),
+    "other weights": lambda run: replace(run, row=replace(run.row, sha256="0" * 64)),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_kept_file_that_was_tampered_with_is_noticed(stored, manifest, what):
     evaluate_task(manifest, write=True)
-    rows = Index.read(weights).checkpoints
-    assert [c.metrics == {} for c in rows] == [c.seed == 9 for c in rows]
-    assert len([c for c in rows if c.seed == 9]) == 1
+    run = kept(manifest).runs[1]
+    TAMPERED[what](run).write(kept(manifest).folder / "runs")
+    (line,) = evaluate_task(manifest)
+    assert run.key in line and what in line and "--write" in line
 
 
-def test_the_files_are_json_for_everyone(stored, manifest, weights):
+def test_answers_of_two_runs_that_changed_places_are_noticed(stored, manifest):
     evaluate_task(manifest, write=True)
-
-    def refuse(word):
-        raise AssertionError(f"{word} is no JSON")
-
-    for name in ("index.json", "results.json"):
-        json.loads((weights / name).read_text(), parse_constant=refuse)
+    _, student, control = kept(manifest).runs
+    folder = kept(manifest).folder / "runs"
+    replace(student, val=control.val, test=control.test, served=control.served).write(folder)
+    assert any(student.key in line for line in evaluate_task(manifest))
 
 
-def test_weights_trained_on_other_data_are_not_evaluated(stored, make_manifest):
+def test_the_last_digits_may_be_another_processors(stored, manifest):
+    evaluate_task(manifest, write=True)
+    run = kept(manifest).runs[0]
+    noise = np.random.default_rng(0).normal(size=run.test.shape) * 1e-3
+    replace(run, test=run.test + noise).write(kept(manifest).folder / "runs")
+    assert evaluate_task(manifest) == []
+
+
+def test_a_floor_that_was_tampered_with_is_noticed(stored, manifest):
+    evaluate_task(manifest, write=True)
+    (floor,) = kept(manifest).floors
+    better = floor.test.astype(np.float64)
+    better[0, 1] += 1
+    replace(floor, test=better).write(kept(manifest).folder / "floors")
+    (line,) = evaluate_task(manifest)
+    assert "a guess" in line and "test" in line
+
+
+def test_what_another_engine_served_is_not_checked_and_said(stored, manifest, caplog):
+    evaluate_task(manifest, write=True)
+    run = change_logits(kept(manifest).runs[0], "served")
+    replace(run, served_by="an abacus").write(kept(manifest).folder / "runs")
+    caplog.set_level(logging.INFO, logger="train")
+    assert evaluate_task(manifest) == []
+    assert f"{run.key}: not checked what the page's engine answers: an abacus" in caplog.text
+
+
+# --- Which runs ------------------------------------------------------------------------------
+
+
+def test_further_seeds_are_kept_and_checked_only_where_they_are_at_hand(
+    stored, finish_run, manifest, caplog
+):
+    run = finish_run(manifest, "ofa_595", "vgg19", -0.2, seed=1, teacher_sha256=stored[0].sha256)
+    evaluate_task(manifest, write=True, runs=[run])
+    (further,) = (r for r in kept(manifest).runs if not r.shipped)
+    classifier = as_trained(*read_run(run, manifest.id))
+    assert same(further.test, logits_of(classifier, manifest.split("test")))
+    assert further.key == "cxr-ofa_595-from-vgg19-seed1" and further.served is None
+    assert further.row.sha256 == sha256_of(run / "best.safetensors")
+    assert further.row.teacher_sha256 == stored[0].sha256
+    sibling = next(r for r in kept(manifest).runs if r.shipped and r.row.teacher)
+    assert further.recipe_sha256 == sibling.recipe_sha256  # a seed is no other recipe
+
+    change_logits(further, "test").write(kept(manifest).folder / "runs")
+    (line,) = evaluate_task(manifest, runs=[run])
+    assert further.key in line
+    caplog.set_level(logging.INFO, logger="train")
+    assert evaluate_task(manifest) == []
+    assert f"{further.key}: not checked, its weights are not at hand" in caplog.text
+    evaluate_task(manifest, write=True)  # and what it answered stays
+    assert further.key in {r.key for r in kept(manifest).runs}
+
+
+def test_a_run_that_is_stored_already_is_not_kept_twice(stored, finish_run, manifest):
+    run = finish_run(manifest, "ofa_595", None)
+    evaluate_task(manifest, write=True, runs=[run])
+    assert len(kept(manifest).runs) == 3
+
+
+def test_one_run_given_twice_is_said(stored, finish_run, manifest, tmp_path):
+    run = finish_run(manifest, "ofa_595", None, seed=1)
+    copy = shutil.copytree(run, tmp_path / "copy")
+    with pytest.raises(UnusableRun, match="are the same recipe with the same seed"):
+        evaluate_task(manifest, write=True, runs=[run, copy])
+
+
+def test_a_checkpoint_that_was_replaced_keeps_its_answers_as_a_run(stored, finish_run, manifest):
+    evaluate_task(manifest, write=True)
+    store_run(finish_run(manifest, "ofa_595", None, seed=1), manifest, "float32")
+    lines = evaluate_task(manifest)
+    assert len(lines) == 2  # the new one is not kept, the old one not listed
+    evaluate_task(manifest, write=True)
+    runs = {run.key: run.shipped for run in kept(manifest).runs}
+    assert runs["cxr-ofa_595-labels-seed1"] and not runs["cxr-ofa_595-labels-seed0"]
+    kept(manifest).check_weights(Index.read())
+    assert evaluate_task(manifest) == []
+
+
+def test_the_recipe_of_an_evaluated_checkpoint_is_that_of_its_training(stored, manifest, recipes):
+    evaluate_task(manifest, write=True)
+    before = {run.key: run.recipe_sha256 for run in kept(manifest).runs}
+    for file in recipes.glob("*.yaml"):
+        file.write_text(file.read_text().replace("batch_size: 4", "batch_size: 5"))
+    evaluate_task(manifest, write=True)
+    assert {run.key: run.recipe_sha256 for run in kept(manifest).runs} == before
+
+
+def test_a_recipe_that_is_gone_is_said(stored, manifest, recipes):
+    (recipes / "cxr-vgg19.yaml").unlink()
+    with pytest.raises(ResultsError, match=r"cxr-vgg19\.yaml, .* is gone; restore it"):
+        evaluate_task(manifest, write=True)
+
+
+# --- Mistakes --------------------------------------------------------------------------------
+
+
+def test_weights_trained_on_other_data_are_not_evaluated(stored, make_manifest, weights):
     other = make_manifest(train=1, val=1, test=3)
     files = r"cxr-vgg19\.safetensors, .* was trained on other data than generated@"
     with pytest.raises(DataError, match=files):
         evaluate_task(other, write=True)
-    assert read_results() == {}
-
-
-def test_only_the_test_split_is_stored(stored, manifest, weights):
-    before = (weights / "index.json").read_bytes()
-    with pytest.raises(DataError, match="Only results of the test split are stored"):
-        evaluate_task(manifest, "val", write=True)
-    evaluate_task(manifest, "val")
-    assert (weights / "index.json").read_bytes() == before
+    assert not (weights / "results").exists()
 
 
 def test_evaluation_without_weights_says_so(manifest):
     with pytest.raises(CheckpointError, match=r"index\.json is missing"):
         evaluate_task(manifest)
+
+
+def test_other_images_than_those_kept_are_said(stored, manifest):
+    evaluate_task(manifest, write=True)
+    file = kept(manifest).folder / "test.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    for write in (False, True):
+        with pytest.raises(ResultsError, match=r"test\.csv lists other images than the test split"):
+            evaluate_task(manifest, write)
 
 
 # --- All tasks -------------------------------------------------------------------------------
@@ -222,64 +276,32 @@ def both(stored, finish_run, make_manifest, manifest, monkeypatch):
         return known[task_id]
 
     monkeypatch.setattr(train.measure.evaluate, "open_manifest", open_manifest)
+    monkeypatch.setattr(train.measure.evaluate, "floors_of", lambda manifest: ())
     return known
 
 
-def test_every_task_is_evaluated(both, weights, caplog):
-    caplog.set_level(logging.INFO, logger="train")
+def test_every_task_is_evaluated(both):
     evaluate_all("cxr+histopathology", write=True)
-    assert [c.metrics != {} for c in Index.read(weights).checkpoints] == [True] * 4
-    assert set(read_results()) == {"cxr", "histopathology"}
-    caplog.clear()
+    assert [len(kept(manifest).runs) for manifest in both.values()] == [3, 1]
     assert evaluate_all("cxr+histopathology") == []
-    assert caplog.text.count("equals the index") == 4
-    update_results("histopathology", data="other@0")
-    assert evaluate_all("cxr+histopathology") == ["histopathology: data"]
+    (run,) = kept(both["histopathology"]).runs
+    replace(run, macs=1).write(kept(both["histopathology"]).folder / "runs")
+    (line,) = evaluate_all("cxr+histopathology")
+    assert "histopathology-vgg19-seed0" in line
 
 
 def test_a_task_without_data_is_named_and_left_out(both, caplog):
-    assert all(name.startswith("histopathology") for name in evaluate_all("histopathology"))
+    evaluate_all("histopathology", write=True)
     assert "cxr was not evaluated: histopathology holds no cxr." in caplog.text
     with pytest.raises(DataError, match=r"cxr was not evaluated.* histopathology was not"):
         evaluate_all("nothing")
 
 
-# --- Further seeds ---------------------------------------------------------------------------
-
-
-def test_further_seeds_are_measured_stored_and_compared(stored, finish_run, manifest, caplog):
-    runs = [
-        finish_run(manifest, "ofa_595", teacher, change, seed=1)
-        for teacher, change in ((None, 0.2), ("vgg19", -0.2))
-    ]
-    evaluate_task(manifest, write=True, runs=runs)
-    results = read_results()["cxr"]
-    assert set(results["seeds"]) == {"cxr-ofa_595-labels", "cxr-ofa_595-from-vgg19"}
-    assert list(results["distillation_over_seeds"]) == ["cxr-ofa_595-from-vgg19"]
-    assert evaluate_task(manifest, runs=runs) == []
-    assert "seeds, distillation_over_seeds: equals what is stored" in log_of(caplog, manifest)
-    evaluate_task(manifest, write=True)
-    assert read_results()["cxr"] == results
-    other = results["distillation_over_seeds"]["cxr-ofa_595-from-vgg19"]
-    other["accuracy"]["value"] += 0.1
-    update_results("cxr", **results)
-    name = "cxr: distillation_over_seeds.cxr-ofa_595-from-vgg19.accuracy.value"
-    assert evaluate_task(manifest) == [name]
-
-
-def test_runs_measured_on_other_data_do_not_count(stored, finish_run, manifest):
-    evaluate_task(manifest, write=True, runs=[finish_run(manifest, "ofa_595", None, 0.2, seed=1)])
-    assert read_results()["cxr"]["seeds"]
-    update_results("cxr", data="other@0")
-    evaluate_task(manifest, write=True)
-    assert read_results()["cxr"]["seeds"] == {}
-
-
 def test_all_tasks_take_their_own_runs(both, finish_run, manifest):
     run = finish_run(manifest, "ofa_595", seed=1)
     evaluate_all("cxr+histopathology", write=True, runs=[run])
-    assert "seeds" in read_results()["cxr"] and "seeds" not in read_results()["histopathology"]
-    with pytest.raises(StoreError, match="is no run folder"):
+    assert [len(kept(manifest).runs) for manifest in both.values()] == [4, 1]
+    with pytest.raises(UnusableRun, match="is no run folder"):
         evaluate_all("cxr", runs=[run.parent])
-    with pytest.raises(StoreError, match="was trained on"):
-        evaluate_task(both["histopathology"], runs=[run])
+    with pytest.raises(UnusableRun, match="was trained on"):
+        evaluate_task(both["histopathology"], write=True, runs=[run])

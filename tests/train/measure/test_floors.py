@@ -1,5 +1,6 @@
 """`train.measure.floors`: features without disease, and what they reach."""
 
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -10,7 +11,8 @@ import train.measure.floors
 from kdmodels.tasks import TASKS
 from kdmodels.tasks.task import Feature
 from train.data.manifest import Manifest, Sample
-from train.measure.floors import FEATURES, SIZE, _local_patterns, measure_floors
+from train.measure.floors import FEATURES, SIZE, _local_patterns, floors_of
+from train.measure.kept import Images
 
 AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 LENGTHS = {
@@ -92,29 +94,37 @@ def test_texture_does_not_depend_on_how_a_tile_is_turned():
 
 def test_the_majority_class_is_right_by_hand(tmp_path):
     samples = []
-    for split, numbers in (("train", (2, 5, 3)), ("test", (1, 2, 5))):
+    for split, numbers in (("train", (2, 5, 3)), ("val", (1, 1, 1)), ("test", (1, 2, 5))):
         for label, number in zip(TASKS["cxr"].class_ids, numbers, strict=True):
             for i in range(number):
                 path = tmp_path / f"{split}-{label}-{i}.png"
                 Image.new("L", (40, 40), 100).save(path)
                 samples.append(Sample(path, label, split, path.stem, "s"))
-    rows = measure_floors(Manifest(TASKS["cxr"], "mine", tuple(samples)))
-    # The training split's majority is pneumonia: 2 of 8 right, F1 of 2 * 2 / (2 + 8) and two zeros.
-    assert rows[0] == {"name": "majority class", "accuracy": 0.25, "macro_f1": 0.1333}
-    assert [row["name"] for row in rows] == [
-        "majority class",
-        *(FEATURES[f].name for f in TASKS["cxr"].floors),
-    ]
+    floors = list(floors_of(Manifest(TASKS["cxr"], "mine", tuple(samples))))
+    # The training split holds 2, 5 and 3 of 10: the majority is pneumonia, whatever the film.
+    shares = np.exp(floors[0].test)
+    assert shares == pytest.approx(np.tile((0.2, 0.5, 0.3), (8, 1)), abs=1e-5)
+    assert floors[0].val.shape == (3, 3)
+    ids = TASKS["cxr"].floors
+    assert [floor.id for floor in floors] == ["majority", *ids]
+    assert [floor.name for floor in floors] == ["majority class", *(FEATURES[i].name for i in ids)]
+    assert {floor.kind for floor in floors} == {"floor"}
 
 
 def test_colour_alone_tells_colours_apart(make_manifest):
     manifest = make_manifest(train=4, val=1, test=2, task="histopathology")
-    rows = {row["name"]: row for row in measure_floors(manifest)}
-    assert rows["mean and deviation of each colour"]["accuracy"] == 1.0
-    assert rows["mean and deviation of each colour"]["macro_f1"] == 1.0
-    assert rows["majority class"]["accuracy"] == 0.2
+    floors = {floor.name: floor for floor in floors_of(manifest)}
+    for split in ("val", "test"):
+        answers = getattr(floors["mean and deviation of each colour"], split).argmax(1)
+        assert answers.tolist() == Images.of(manifest.split(split), manifest.task).labels.tolist()
+    assert set(floors["majority class"].test.argmax(1)) == {0}
 
 
-def test_a_floor_is_the_same_each_time(make_manifest):
+def test_a_floor_is_the_same_each_time_and_learns_from_train_alone(make_manifest):
     manifest = make_manifest(train=3, val=2, test=2)
-    assert measure_floors(manifest, "val") == measure_floors(manifest, "val")
+    first, second = list(floors_of(manifest)), list(floors_of(manifest))
+    kept = tuple(s for s in manifest.samples if s.split != "test" or s.path.stem[-1] == "0")
+    fewer = list(floors_of(replace(manifest, samples=kept)))
+    for one, other, less in zip(first, second, fewer, strict=True):
+        assert np.array_equal(one.test, other.test) and np.array_equal(one.val, other.val)
+        assert np.array_equal(one.test[::2], less.test)
