@@ -14,7 +14,7 @@ import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
@@ -302,6 +302,13 @@ def tree(hub: HubStandIn, body: bytes, name: str, revision: str):
     )
 
 
+def paths_info(hub: HubStandIn, body: bytes, name: str, revision: str):
+    asked = parse_qs(body.decode())["paths"]
+    return as_json(
+        [row for row in json.loads(tree(hub, b"", name, revision)[2]) if row["path"] in asked]
+    )
+
+
 def info(hub: HubStandIn, body: bytes, name: str, revision: str | None = None):
     repo, sha = hub.find(name, revision or "main")
     siblings = [{"rfilename": path} for path in sorted(repo.commits[sha])]
@@ -326,7 +333,7 @@ def cdn(hub: HubStandIn, body: bytes, oid: str):
     return 200, {"ETag": f'"{oid}"'}, hub.blobs[oid]
 
 
-_REPO, _REST = r"([^/]+/[^/]+)", r"([^/]+)"
+_KIND, _REPO, _REST = r"(?:models|datasets)", r"([^/]+/[^/]+)", r"([^/]+)"
 # methods, path, what answers, which token it needs
 ROUTES = (
     (("GET",), r"/api/whoami-v2", whoami, "read"),
@@ -338,9 +345,10 @@ ROUTES = (
     (("POST",), rf"/api/models/{_REPO}/commit/{_REST}", commit, "write"),
     (("POST",), rf"/api/models/{_REPO}/branch/{_REST}", create_branch, "write"),
     (("POST",), rf"/api/models/{_REPO}/tag/{_REST}", create_tag, "write"),
-    (("GET",), rf"/api/models/{_REPO}/tree/{_REST}", tree, None),
-    (("GET",), rf"/api/models/{_REPO}/revision/{_REST}", info, None),
-    (("GET",), rf"/api/models/{_REPO}", info, None),
-    (("GET", "HEAD"), rf"/{_REPO}/resolve/{_REST}/(.+)", resolve, None),
+    (("GET",), rf"/api/{_KIND}/{_REPO}/tree/{_REST}(?:/.*)?", tree, None),
+    (("GET",), rf"/api/{_KIND}/{_REPO}/revision/{_REST}", info, None),
+    (("GET",), rf"/api/{_KIND}/{_REPO}", info, None),
+    (("POST",), rf"/api/{_KIND}/{_REPO}/paths-info/{_REST}", paths_info, None),
+    (("GET", "HEAD"), rf"(?:/datasets)?/{_REPO}/resolve/{_REST}/(.+)", resolve, None),
     (("GET", "HEAD"), rf"/cdn/{_REST}", cdn, None),
 )

@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     from train.release.store import StoreError
 
     args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("train").setLevel(logging.INFO)  # others speak up from a warning on
     mistakes = (
         DataError, RecipeError, RunError, UnusableRun, ResultsError, StoreError, PublishError,
         CheckpointError,

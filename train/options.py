@@ -6,7 +6,10 @@ import os
 from kdmodels.tasks import TASKS
 
 RUNS_HELP = "run folders of stored recipes with further seeds, or of recipes that are not stored"
-DATA_HELP = "data folder, or URL of a folder of shards (default: $KD_DATA, else ../shared/data)"
+DATA_HELP = (
+    "data folder, or Parquet: a folder or file of it, a URL, or a data set's id on the Hugging Face "
+    "Hub (default: $KD_DATA, else ../shared/data)"
+)
 
 
 def default_data() -> str:

@@ -1,11 +1,10 @@
-"""`python -m train data` and `shards`: what is in a data folder, and copies of it."""
+"""`python -m train data` and `parquet`: what is in a data folder, and copies of it."""
 
 import argparse
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdmodels.tasks import get_task
 from train.options import add_data
 
 if TYPE_CHECKING:
@@ -17,17 +16,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     add_data(data)
     data.set_defaults(run=_run_data)
 
-    shards = commands.add_parser("shards", help="copy a data set into tar shards, or index some")
-    add_data(shards)
-    shards.add_argument("--out", type=Path, required=True, help="folder for shards and index")
-    shards.add_argument("--size", type=float, default=512, help="of a shard, in MB (default: 512)")
-    shards.add_argument(
-        "--index",
-        metavar="PATTERN",
-        help="only index these, such as 'https://host/a-{000..012}.tar'",
-    )
-    shards.add_argument("--name", help="of the data set, with --index (default: shards-<task>)")
-    shards.set_defaults(run=_run_shards)
+    parquet = commands.add_parser("parquet", help="copy a data set into Parquet files")
+    add_data(parquet)
+    parquet.add_argument("--out", type=Path, required=True, help="folder for the files; a new one")
+    parquet.add_argument("--size", type=float, default=512, help="of a file, in MB (default: 512)")
+    parquet.set_defaults(run=_run_parquet)
 
 
 def open_data(args: argparse.Namespace) -> "Manifest":
@@ -46,15 +39,13 @@ def _run_data(args: argparse.Namespace) -> None:
     _describe(open_manifest(args.task, args.data))
 
 
-def _run_shards(args: argparse.Namespace) -> None:
+def _run_parquet(args: argparse.Namespace) -> None:
     from train.data.open import open_manifest
-    from train.data.shards import index_shards, write_shards
+    from train.data.parquet import write_parquet
 
-    if args.index:
-        task = get_task(args.task)
-        _describe(index_shards(args.index, args.out, task, args.name or f"shards-{task.id}"))
-    else:
-        _describe(write_shards(open_manifest(args.task, args.data), args.out, args.size))
+    manifest = open_manifest(args.task, args.data, check=False)  # damaged images are copied too
+    write_parquet(manifest, args.out, args.size)
+    _describe(manifest)
 
 
 def _describe(manifest: "Manifest") -> None:

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from kdmodels.images.preprocess import squared
-from kdmodels.images.read import ImageError, read_image
+from kdmodels.images.read import CheckedImage, ImageError, read_image
 from kdmodels.tasks import Task
-from train.data.members import Member
+from train.data.cells import Cell
 
 SPLITS = ("train", "val", "test")
 
@@ -30,12 +30,12 @@ class Sample:
         views depend; None where none was left out, and the place is the same.
     """
 
-    path: Path | Member
+    path: Path | Cell
     label: str
     split: str
     group: str
     source: str
-    mask: Path | Member | None = None
+    mask: Path | Cell | None = None
     number: int | None = None
 
 
@@ -105,17 +105,25 @@ class Manifest:
         return Counter((s.split, s.label) for s in self.samples)
 
 
+def read_picture(sample: Sample) -> Image.Image:
+    """Read one image as a user would upload it, RGB. Raises `DataError` by name."""
+    try:
+        return read_checked(sample.path).pixels
+    except (ImageError, OSError) as error:
+        raise DataError(f"{sample.path} cannot be read: {error}") from error
+
+
+def read_checked(path: Path | Cell) -> CheckedImage:
+    """`read_image` of a file, wherever it lies. Raises `ImageError` or `OSError`."""
+    return read_image(path.read_bytes() if isinstance(path, Cell) else path)
+
+
 def read_pixels(sample: Sample, task: Task, size: int) -> np.ndarray:
     """Read one image as the models see it: (size, size, 3) uint8. Raises `DataError` by name."""
-    path = sample.path
-    try:
-        source = path.read_bytes() if isinstance(path, Member) else path
-        return squared(read_image(source).pixels, task, size)
-    except (ImageError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    return squared(read_picture(sample), task, size)
 
 
-def read_mask(path: Path | Member, size: int) -> np.ndarray:
+def read_mask(path: Path | Cell, size: int) -> np.ndarray:
     """Read a lung mask as a (size, size) bool array. Raises `DataError` by name."""
     try:
         with Image.open(BytesIO(path.read_bytes())) as image:

@@ -17,24 +17,22 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kdmodels.images.read import ImageError, read_image
+from kdmodels.images.read import ImageError
 from train.data.cache import cache_folder, write_atomically
-from train.data.manifest import DataError, Manifest
-from train.data.members import Member
+from train.data.cells import Cell
+from train.data.manifest import DataError, Manifest, read_checked
 
 log = logging.getLogger("train")
 
 MAX_SHARE = 0.01  # of the images of a data set; beyond it, the copy is taken for damaged
 
 
-def leave_out_unreadable(manifest: Manifest, reasons: dict[int, str] | None = None) -> Manifest:
+def leave_out_unreadable(manifest: Manifest) -> Manifest:
     """The manifest without the images that cannot be read: they go to `skipped`, named in `notes`.
 
-    reasons: which cannot be read, and why, where that is known; else each image is tried.
     Raises `DataError` when more than 1% of the images, or all of a class in a split, are affected.
     """
-    if reasons is None:
-        reasons = find_unreadable([sample.path for sample in manifest.samples])
+    reasons = find_unreadable([sample.path for sample in manifest.samples])
     if not reasons:
         return manifest
     first = min(reasons)
@@ -64,18 +62,13 @@ def leave_out_unreadable(manifest: Manifest, reasons: dict[int, str] | None = No
     )
 
 
-def find_unreadable(paths: Sequence[Path | Member]) -> dict[int, str]:
-    """Which images cannot be read, by index and in its order, and why.
-
-    Images behind a URL are not tried: they were when the index of their shards was made.
-    """
-    stamps = {i: stamp for i, path in enumerate(paths) if (stamp := _stamp(path))}
-    if not stamps:
-        return {}
-    folder = os.path.commonpath([os.path.dirname(name) for name, _ in stamps.values()])
+def find_unreadable(paths: Sequence[Path | Cell]) -> dict[int, str]:
+    """Which images cannot be read, by index and in its order, and why."""
+    stamps = [_stamp(path) for path in paths]
+    folder = os.path.commonpath([os.path.dirname(name) for name, _ in stamps])
     cache = cache_folder() / f"readable-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.json"
     known = _read_cache(cache)
-    unknown = [i for i, (name, stamp) in stamps.items() if known.get(name) != stamp]
+    unknown = [i for i, (name, stamp) in enumerate(stamps) if known.get(name) != stamp]
     reasons: dict[int, str] = {}
     good: dict[str, str] = {}
     pool = ThreadPoolExecutor(os.cpu_count())  # decoders release the interpreter's lock
@@ -95,12 +88,9 @@ def find_unreadable(paths: Sequence[Path | Member]) -> dict[int, str]:
     return reasons
 
 
-def _stamp(path: Path | Member) -> tuple[str, str] | None:
-    """What an image is remembered by; None for one that is behind a URL."""
-    file = path.shard_path if isinstance(path, Member) else path
-    if file is None:
-        return None
-    place = f"::{path.offset}+{path.size}" if isinstance(path, Member) else ""
+def _stamp(path: Path | Cell) -> tuple[str, str]:
+    """What an image is called, and what tells that its file has changed."""
+    file, place = (path.file, f"::{path.row}") if isinstance(path, Cell) else (path, "")
     try:
         status = file.stat()
     except OSError:  # `why_unreadable` will say what is wrong
@@ -108,10 +98,10 @@ def _stamp(path: Path | Member) -> tuple[str, str] | None:
     return os.path.abspath(file) + place, f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def why_unreadable(source: Path | Member | bytes) -> str | None:
+def why_unreadable(path: Path | Cell) -> str | None:
     """Why an image cannot be read; None where it can."""
     try:
-        read_image(source.read_bytes() if isinstance(source, Member) else source)
+        read_checked(path)
     except (ImageError, OSError) as error:
         return str(error).rstrip(".")
     return None

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from train.data.cache import write_atomically
-from train.data.members import size_of
+from train.data.cells import size_of
 from train.learn.objectives import Answers
 from train.learn.runs import RunError
 from train.learn.views import TrainViews

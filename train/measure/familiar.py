@@ -20,11 +20,10 @@ from sklearn.mixture import GaussianMixture
 from kdmodels.familiar import modality
 from kdmodels.familiar.modality import Basis, Reference, paragraph
 from kdmodels.familiar.statistics import COMPRESSED, describe
-from kdmodels.images.read import ImageError, read_image
+from kdmodels.images.read import read_image
 from kdmodels.tasks import TASKS, Task
 from train.data.cache import write_atomically
-from train.data.manifest import DataError, Manifest, Sample
-from train.data.members import Member
+from train.data.manifest import DataError, Manifest, Sample, read_picture
 from train.data.open import open_manifest
 from train.measure.junk import GREY, junk
 from train.release.store import differences
@@ -41,15 +40,6 @@ ALARMS = 0.01  # share of validation images beyond the limit
 ENCODED_EACH = 4  # of the test images, each fourth is saved in other ways
 
 Described = list[dict[str, np.ndarray]]
-
-
-def read_picture(sample: Sample) -> Image.Image:
-    """One image as a user would upload it, RGB. Raises `DataError` by name."""
-    path = sample.path
-    try:
-        return read_image(path.read_bytes() if isinstance(path, Member) else path).pixels
-    except (ImageError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def describe_all(pictures: Iterable[Image.Image]) -> Described:

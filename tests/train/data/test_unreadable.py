@@ -27,9 +27,9 @@ def folder(write_starter, tmp_path) -> Path:
 def tried(monkeypatch) -> list:
     """The images that are tried, as they are."""
     seen = []
-    read = train.data.unreadable.read_image
+    read = train.data.unreadable.read_checked
     monkeypatch.setattr(
-        train.data.unreadable, "read_image", lambda source: seen.append(source) or read(source)
+        train.data.unreadable, "read_checked", lambda source: seen.append(source) or read(source)
     )
     return seen
 
@@ -126,7 +126,7 @@ def test_a_mended_image_is_back(folder):
 
 def test_what_was_tried_before_an_interruption_is_kept(folder, tried, monkeypatch):
     monkeypatch.setattr(train.data.unreadable.os, "cpu_count", lambda: 1)
-    read = train.data.unreadable.read_image
+    read = train.data.unreadable.read_checked
 
     def stop(source):
         if len(tried) == 50:
@@ -134,7 +134,7 @@ def test_what_was_tried_before_an_interruption_is_kept(folder, tried, monkeypatc
         return read(source)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.data.unreadable, "read_image", stop)
+        patch.setattr(train.data.unreadable, "read_checked", stop)
         with pytest.raises(KeyboardInterrupt):
             open_manifest("cxr", folder)
     assert len(tried) == 50

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 import train.learn.views
 from kdmodels.models.zoo import TEACHERS, build_model
-from train.data.members import Member
+from train.data.cells import Cell
 from train.data.pixels import PixelStore
 from train.learn.runs import RunError
 from train.learn.targets import Targets, targets_key, teacher_targets
@@ -281,10 +281,10 @@ def test_several_teachers_keep_their_answers_apart(make_teacher, compute, views,
     assert not torch.allclose(first[0].logits, first[1].logits, atol=0.01)
 
 
-def test_images_inside_shards_have_a_key_too(teacher, views):
-    members = [
-        replace(s, path=Member("shard.tar", s.path.name, 512, s.path.stat().st_size))
-        for s in views.store.samples
+def test_images_inside_tables_have_the_same_key(teacher, views):
+    cells = [
+        replace(s, path=Cell(None, "a table", i, s.path.name, s.path.stat().st_size))
+        for i, s in enumerate(views.store.samples)
     ]
-    sharded = TrainViews(PixelStore(members, views.store.task, 48), 32, seed=3)
-    assert targets_key(teacher, sharded) == targets_key(teacher, views)
+    from_table = TrainViews(PixelStore(cells, views.store.task, 48), 32, seed=3)
+    assert targets_key(teacher, from_table) == targets_key(teacher, views)

@@ -15,10 +15,10 @@ from kdmodels.familiar import modality
 from kdmodels.familiar.modality import check
 from kdmodels.tasks import TASKS
 from train.__main__ import main
-from train.data.manifest import DataError
+from train.data.manifest import DataError, read_picture
 from train.data.open import open_manifest
 from train.measure import familiar as fitting
-from train.measure.familiar import counted, describe_all, fit, measure, pictures_of, read_picture
+from train.measure.familiar import counted, describe_all, fit, measure, pictures_of
 
 DATA = os.environ.get("KD_DATA", "../shared/data")
 
