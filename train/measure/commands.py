@@ -23,7 +23,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
     audit = commands.add_parser("audit", help="ask what the stored weights know without the lungs")
     add_data(audit)
-    audit.add_argument("--write", action="store_true", help="store results and figure in weights/")
+    audit.add_argument("--write", action="store_true", help="keep it in results/")
     audit.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=RUNS_HELP)
     audit.set_defaults(run=_run_audit)
 
@@ -65,10 +65,11 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     return 1 if evaluate(data, args.write, args.runs) else 0
 
 
-def _run_audit(args: argparse.Namespace) -> None:
+def _run_audit(args: argparse.Namespace) -> int:
+    """Exit code: 1 when a kept answer is not what the weights give."""
     from train.measure.audit import audit_task
 
-    audit_task(open_data(args), args.write, args.runs)
+    return 1 if audit_task(open_data(args), args.write, args.runs) else 0
 
 
 def _run_agreement(args: argparse.Namespace) -> None:

@@ -125,9 +125,16 @@ def _unlike(kept: np.ndarray, found: np.ndarray, tolerance: float, share: float 
     return f"{too_far} of {len(kept)} images by up to {moved.max():.3g}, {flipped} answers"
 
 
-def _unlike_logits(kept: np.ndarray, found: np.ndarray) -> str:
+def unlike_logits(kept: np.ndarray, found: np.ndarray) -> str:
+    """How (N, K) logits of a network differ by more than they may, in words; else empty."""
     kept, found = (relative(x.astype(np.float64)) for x in (kept, found))
     return _unlike(kept, found, TOLERANCE, share=0.01)
+
+
+def unlike_shares(kept: np.ndarray, found: np.ndarray) -> str:
+    """The same of (N, K) log-probabilities of a forest."""
+    shares = (softmax(x.astype(np.float64), axis=1) for x in (kept, found))
+    return _unlike(*shares, FOREST_TOLERANCE)
 
 
 def _unlike_run(kept: KeptRun | None, found: KeptRun) -> list[str]:
@@ -140,7 +147,7 @@ def _unlike_run(kept: KeptRun | None, found: KeptRun) -> list[str]:
     lines = [
         f"{found.key}, {split}: {unlike}; {again}."
         for split in SPLITS
-        if (unlike := _unlike_logits(getattr(kept, split), getattr(found, split)))
+        if (unlike := unlike_logits(getattr(kept, split), getattr(found, split)))
     ]
     lines += [
         f"{found.key}: its {name} are kept as {a}, but are {b}; {again}."
@@ -154,7 +161,7 @@ def _unlike_run(kept: KeptRun | None, found: KeptRun) -> list[str]:
             "%s: not checked what the page's engine answers: %s is kept, this machine has %s.",
             found.key, kept.served_by, found.served_by,
         )  # fmt: skip
-    elif unlike := _unlike_logits(kept.served, found.served):
+    elif unlike := unlike_logits(kept.served, found.served):
         lines.append(f"{found.key}, served: {unlike}; {again}.")
     return lines
 
@@ -165,12 +172,7 @@ def _unlike_floor(kept: Floor | None, found: Floor) -> list[str]:
     return [
         f"The floor '{found.name}', {split}: {unlike}; evaluate with --write keeps the new ones."
         for split in SPLITS
-        if (
-            unlike := _unlike(
-                *(softmax(getattr(x, split).astype(np.float64), 1) for x in (kept, found)),
-                FOREST_TOLERANCE,
-            )
-        )
+        if (unlike := unlike_shares(getattr(kept, split), getattr(found, split)))
     ]
 
 

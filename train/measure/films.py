@@ -1,42 +1,47 @@
 """Which films the shortcut audit is of: those of one split with masks of two lungs."""
 
-import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from kdmodels.tasks import Task
-from train.data.blanking import LUNGS, has_lungs
+from train.data.blanking import SWAPS, choose_donors, has_lungs
 from train.data.manifest import DataError, Manifest, Sample
-from train.measure.metrics import MIN_WITHIN, labels_of
-
-log = logging.getLogger("train")
-
-MIN_FILMS = MIN_WITHIN  # of a class with masks; classes with fewer are left out
+from train.measure.kept import COLUMNS, Images
+from train.measure.kept_audit import FEW, MIN_FILMS, NO_LUNGS, NO_MASK, AuditFilms
+from train.measure.metrics import labels_of
 
 
 @dataclass(frozen=True)
 class Films:
     """Films of one split with usable masks, of the classes that have enough of them.
 
-    task: the task with those classes alone. columns: their places among the network's logits.
-    notes: what was left out, in words.
+    whole_task, task: with all classes, and with those alone. columns: their places among the network's logits.
+    left_out: the other films, by why (see `train.measure.kept_audit.REASONS`).
     """
 
+    whole_task: Task
     task: Task
     samples: tuple[Sample, ...]
     columns: tuple[int, ...]
-    notes: tuple[str, ...] = ()
+    left_out: dict[str, tuple[Sample, ...]] = field(default_factory=dict)
 
     @property
     def labels(self) -> np.ndarray:
         """(N,) places of the labels in `task`."""
         return labels_of(self.samples, self.task)
 
-    @property
-    def groups(self) -> list[str]:
-        return [s.group for s in self.samples]
+    def kept(self) -> AuditFilms:
+        """They and their donors, as `results/` keeps them."""
+        donors = {name: choose_donors(self.samples, swap) for name, swap in SWAPS.items()}
+        left_out = (
+            {c: getattr(s, c) for c in COLUMNS[1:]} | {"name": s.path.name, "left_out": reason}
+            for reason, samples in self.left_out.items()
+            for s in samples
+        )
+        images = Images.of(self.samples, self.task)
+        return AuditFilms(self.whole_task, self.task, images, donors, tuple(left_out))
 
 
 def masked_films(manifest: Manifest, split: str = "test") -> Films:
@@ -45,15 +50,8 @@ def masked_films(manifest: Manifest, split: str = "test") -> Films:
     Left out: films without a mask, films whose mask cannot be of two lungs (`LUNGS`), and then
     classes with fewer than `MIN_FILMS`.
     """
-    task, notes = manifest.task, []
-    masked = [s for s in manifest.split(split) if s.mask]
-    usable = [s for s in masked if has_lungs(s)]
-    if strange := sorted(s.mask.name for s in set(masked) - set(usable)):
-        log.info("Masks that cannot be of two lungs: %s", ", ".join(strange))
-        low, high = (f"{100 * share:.0f}%" for share in LUNGS)
-        notes.append(
-            f"Left out: {len(strange)} films whose masks cover less than {low} or more than {high}."
-        )
+    task, samples = manifest.task, manifest.split(split)
+    usable = [s for s in samples if has_lungs(s)]
     counts = Counter(s.label for s in usable)
     held = tuple(c for c in task.classes if counts[c.id] >= MIN_FILMS)
     if len(held) < 2:
@@ -61,15 +59,15 @@ def masked_films(manifest: Manifest, split: str = "test") -> Films:
             f"The audit needs lung masks for {MIN_FILMS} films each of two classes or more, but "
             f"the {split} split of '{manifest.name}' has them for {len(usable)} films in all."
         )
-    notes += [
-        f"Left out: {c.name}, with masks for {counts[c.id]} films, fewer than {MIN_FILMS}."
-        for c in task.classes
-        if c not in held
-    ]
     part = task.model_copy(update={"classes": held})
-    return Films(
-        part,
-        tuple(s for s in usable if s.label in part.class_ids),
-        tuple(task.class_ids.index(c.id) for c in held),
-        tuple(notes),
-    )
+    films = tuple(s for s in usable if s.label in part.class_ids)
+    names = Counter(s.path.name for s in films)
+    if twice := [name for name, number in names.items() if number > 1]:
+        raise DataError(f"Two films of the audit are called {twice[0]}; rename one of them.")
+    left_out = {
+        NO_LUNGS: tuple(s for s in samples if s.mask and not has_lungs(s)),
+        NO_MASK: tuple(s for s in samples if not s.mask),
+        FEW: tuple(s for s in usable if s.label not in part.class_ids),
+    }
+    columns = tuple(task.class_ids.index(c.id) for c in held)
+    return Films(task, part, films, columns, left_out)

@@ -129,7 +129,11 @@ class KeptRun:
 
     @property
     def key(self) -> str:
-        return f"{self.row.stem}-seed{self.row.seed}"
+        return self.key_of(self.row)
+
+    @staticmethod
+    def key_of(row: Checkpoint) -> str:
+        return f"{row.stem}-seed{row.seed}"
 
     @property
     def shipped(self) -> bool:

@@ -1,30 +1,26 @@
 """`train.measure.audit`: networks that look at one place only are found out, whichever place it is."""
 
-import json
 import logging
-import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import f1_score, recall_score, roc_auc_score
 from torch import nn
 
-import train.release.store
-from kdmodels.models.checkpoints import Checkpoint, Index
+from kdmodels.models.checkpoints import CheckpointError, Index
 from kdmodels.models.zoo import build_model
 from kdmodels.predict import Classifier
 from kdmodels.tasks import TASKS
 from train.__main__ import main
 from train.data.blanking import FILLED, FILLS, SWAPS, VERSIONS
 from train.data.manifest import DataError, Manifest, Sample
-from train.measure.audit import audit_classifier, audit_forest, audit_task, measure, measure_swap
-from train.measure.films import MIN_FILMS, Films, masked_films
+from train.measure.audit import audit_classifier, audit_forest, audit_task
+from train.measure.films import Films, masked_films
+from train.measure.kept import ResultsError, read_tensors, relative, write_tensors
+from train.measure.kept_audit import MIN_FILMS, AuditFilms, AuditResults, KeptAudit
 from train.measure.predictions import logits_of
-from train.release.store import StoreError
-from train.tables.audit_tables import judge_blanking, judge_swaps
 
 CXR = TASKS["cxr"]
 SIDE = 32
@@ -94,77 +90,71 @@ def read(make_classifier):
 OUTLINES = {"lungs_outline", "box_outline"}
 
 
-def seen(found: dict) -> dict[str, float]:
+def audited(classifier: Classifier, manifest: Manifest) -> tuple[KeptAudit, Films]:
+    films = masked_films(manifest)
+    return audit_classifier(classifier, films, films.kept()), films
+
+
+def right(logits: np.ndarray, films: Films) -> float:
+    return float((logits.argmax(1) == films.labels).mean())
+
+
+def seen(found: KeptAudit, films: Films) -> dict[str, float]:
     """Accuracies of the versions that leave each part of the film where it was."""
     moved = {*OUTLINES, "crop"}
-    return {name: value for name, value in accuracies(found).items() if name not in moved}
-
-
-def accuracies(found: dict) -> dict[str, float]:
-    return {name: version["accuracy"]["value"] for name, version in found["versions"].items()}
+    return {k: right(logits, films) for k, logits in found.versions.items() if k not in moved}
 
 
 # --- Networks that look at one place ---------------------------------------------------------
 
 
 def test_a_network_that_looks_around_the_lungs_is_found_out(write_films, read):
-    found = audit_classifier(read(FRAME), masked_films(write_films()))
-    assert seen(found) == {
+    found, films = audited(read(FRAME), write_films())
+    assert seen(found, films) == {
         "whole": 1.0, "no_lungs": 1.0, "no_box": 1.0, "lungs_only": 0.0,
     }  # fmt: skip
-    for row in found["fills"].values():
-        assert row["no_lungs"] == row["no_box"] == 1 and row["lungs_only"] < 0.5
-    for name in ("other", "within"):
-        assert found["swaps"][name]["surroundings"] == {"value": 1.0, "ci95": [1.0, 1.0]}
-        assert found["swaps"][name]["box"]["value"] == 0
-        assert found["swaps"][name]["pull"] == {"value": 1.0, "ci95": [1.0, 1.0]}
-    assert (
-        judge_blanking(found, 1 / 3)[0] == "outside" and "most" in judge_blanking(found, 1 / 3)[1]
-    )
-    assert judge_swaps(found)[0] == "pulled"
+    for row in found.fills.values():
+        assert right(row["no_lungs"], films) == right(row["no_box"], films) == 1
+        assert right(row["lungs_only"], films) < 0.5
+    for logits in found.swaps.values():
+        assert right(logits, films) == 1  # whatever the box holds
 
 
 def test_a_network_that_looks_at_the_lungs_is_cleared(write_films, read):
-    found = audit_classifier(read(LUNGS), masked_films(write_films()))
-    assert seen(found) == {
+    found, films = audited(read(LUNGS), write_films())
+    assert seen(found, films) == {
         "whole": 1.0, "no_lungs": 0.0, "no_box": 0.0, "lungs_only": 1.0,
     }  # fmt: skip
-    for row in found["fills"].values():
-        assert row["lungs_only"] == 1 and max(row["no_lungs"], row["no_box"]) < 0.5
-    for name in ("other", "within"):
-        assert found["swaps"][name]["box"]["value"] == 1
-        assert found["swaps"][name]["surroundings"]["value"] == 0
-        assert found["swaps"][name]["pull"]["value"] == 0
-    assert judge_blanking(found, 1 / 3)[0] == "lungs"
-    assert judge_swaps(found)[0] == "box"
+    for row in found.fills.values():
+        assert right(row["lungs_only"], films) == 1
+        assert max(right(row["no_lungs"], films), right(row["no_box"], films)) < 0.5
+    donors = films.kept().donors
+    for name, logits in found.swaps.items():
+        given = donors[name] >= 0
+        assert given.any()
+        of_box = films.labels[donors[name][given]]
+        assert np.array_equal(logits.argmax(1)[given], of_box)  # it is the box that it names
 
 
 def test_the_outline_alone_is_one_answer_where_all_outlines_are_alike(write_films, read):
-    found = audit_classifier(read(FRAME), masked_films(write_films()))
+    found, films = audited(read(FRAME), write_films())
     for name in OUTLINES:
-        outline = found["versions"][name]
-        assert outline["accuracy"]["value"] == pytest.approx(1 / 3, abs=1e-4)
-        assert outline["auroc"] == 0.5
-        assert outline["unchanged"] == pytest.approx(1 / 3, abs=1e-4)
+        assert right(found.versions[name], films) == pytest.approx(1 / 3)
+        assert len(np.unique(found.versions[name], axis=0)) == 1
 
 
-def test_every_version_fill_and_swap_is_measured(write_films, read):
-    found = audit_classifier(read(FRAME), masked_films(write_films()))
-    assert tuple(found["versions"]) == tuple(VERSIONS) and tuple(found["swaps"]) == tuple(SWAPS)
-    assert list(found["fills"]) == list(FILLS)[1:]
-    assert all(tuple(row) == FILLED for row in found["fills"].values())
-    within = found["versions"]["lungs_only"]["within"]
-    assert set(within) == {"source 0"}  # the other has 2 films of each class
-    assert within["source 0"]["images"] == 30 and within["source 0"]["accuracy"]["value"] == 0
-    assert json.loads(json.dumps(found)) == found
+def test_every_version_fill_and_swap_is_kept(write_films, read):
+    found, _ = audited(read(FRAME), write_films())
+    assert tuple(found.versions) == tuple(VERSIONS) and tuple(found.swaps) == tuple(SWAPS)
+    assert list(found.fills) == list(FILLS)[1:]
+    assert all(tuple(row) == FILLED for row in found.fills.values())
+    assert {logits.shape for logits in found.tensors().values()} == {(36, 3)}
+    assert len(found.tensors()) == 16
 
 
 def test_the_films_as_they_are_give_the_evaluations_logits(write_films, tiny_classifier):
-    films = masked_films(write_films())
-    right = logits_of(tiny_classifier, films.samples).argmax(1) == films.labels
-    found = audit_classifier(tiny_classifier, films)["versions"]["whole"]
-    assert found["accuracy"]["value"] == round(right.mean(), 4) and found["unchanged"] == 1
-    assert found["change"] == {"value": 0.0, "ci95": [0.0, 0.0]}
+    found, films = audited(tiny_classifier, write_films())
+    assert np.array_equal(found.versions["whole"], logits_of(tiny_classifier, films.samples))
 
 
 # --- The forest ------------------------------------------------------------------------------
@@ -180,9 +170,12 @@ def test_the_forest_tells_what_can_be_known_from_what_is_left(
     monkeypatch.setattr("train.measure.audit.TREES", 50)
     monkeypatch.setattr("train.measure.audit.FOREST_SIZE", 64)
     manifest = write_films(plain=plain)
-    forest = audit_forest(manifest, masked_films(manifest))
-    found = accuracies(forest)
-    assert forest["films"] == 36
+    films = masked_films(manifest)
+    forest = audit_forest(manifest, films)
+    found = {name: right(logits, films) for name, logits in forest.versions.items()}
+    assert (forest.key, forest.trained_on, forest.name) == (
+        "forest", 36, "random forest on 16 x 16 px thumbnails",
+    )  # fmt: skip
     assert all(found[name] == 1 for name in knows), found
     assert all(found[name] < 0.6 for name in blind), found
 
@@ -194,13 +187,14 @@ def test_the_forest_is_not_trained_on_masks_of_no_lungs(write_films, tmp_path, m
     first = replace(manifest.samples[0], mask=tmp_path / "empty.png")
     assert first.split == "train"
     manifest = replace(manifest, samples=(first, *manifest.samples[1:]))
-    assert audit_forest(manifest, masked_films(manifest))["films"] == 35
+    assert audit_forest(manifest, masked_films(manifest)).trained_on == 35
 
 
 def test_no_forest_without_masks_for_training(write_films):
     manifest = write_films()
     samples = [replace(s, mask=None) if s.split == "train" else s for s in manifest.samples]
-    assert audit_forest(replace(manifest, samples=tuple(samples)), masked_films(manifest)) == {}
+    manifest = replace(manifest, samples=tuple(samples))
+    assert audit_forest(manifest, masked_films(manifest)) is None
 
 
 # --- Which films -----------------------------------------------------------------------------
@@ -210,24 +204,26 @@ def test_films_without_masks_are_left_out(write_films):
     manifest = write_films()
     samples = [replace(s, mask=None) if s.path.stem.endswith("0") else s for s in manifest.samples]
     films = masked_films(replace(manifest, samples=tuple(samples)))
-    assert len(films.samples) == 30 and films.notes == ()
+    assert len(films.samples) == 30 and films.kept().notes == []
+    assert [row["left_out"] for row in films.kept().left_out] == ["no mask"] * 6
     assert {s.split for s in films.samples} == {"test"} and films.task == CXR
 
 
 def test_a_class_with_few_masks_is_left_out_and_no_answer_names_it(write_films, read):
     films = masked_films(write_films((12, MIN_FILMS - 1, 12)))
     assert films.task.class_ids == ("covid", "normal") and films.columns == (0, 2)
-    assert films.notes == ("Left out: Non-COVID pneumonia, with masks for 9 films, fewer than 10.",)
+    assert films.kept().notes == [
+        "Left out: Non-COVID pneumonia, with masks for 9 films, fewer than 10."
+    ]
     assert set(films.labels) == {0, 1} and len(films.samples) == 24
     classifier = read(FRAME)
     with torch.no_grad():
         classifier.model.levels.copy_(torch.tensor([60.0, 179.0, 180.0]))
     named = set(logits_of(classifier, films.samples).argmax(1).tolist())
     assert named == {0, 1, 2}  # it names pneumonia when it may
-    audit = audit_classifier(classifier, films)
-    found = audit["versions"]["whole"]
-    assert found["accuracy"]["value"] == 1 and list(found["sensitivity"]) == ["covid", "normal"]
-    assert audit["fills"]["grey"]["no_lungs"] == 1
+    found = audit_classifier(classifier, films, films.kept())
+    assert right(found.versions["whole"], films) == right(found.fills["grey"]["no_lungs"], films)
+    assert right(found.versions["whole"], films) == 1
 
 
 def test_two_classes_at_least_are_needed(write_films):
@@ -236,19 +232,29 @@ def test_two_classes_at_least_are_needed(write_films):
 
 
 @pytest.mark.parametrize("rows", [1, SIDE])
-def test_masks_that_cannot_be_of_two_lungs_are_left_out_by_name(
-    write_films, tmp_path, rows, caplog
-):
+def test_masks_that_cannot_be_of_two_lungs_are_left_out_by_name(write_films, tmp_path, rows):
     manifest = write_films()
     strange = np.zeros_like(LUNGS)
     strange[:rows] = True
     Image.fromarray(strange).save(tmp_path / "strange.png")
     first = manifest.samples[-1]
     samples = (*manifest.samples[:-1], replace(first, mask=tmp_path / "strange.png"))
-    with caplog.at_level(logging.INFO, "train"):
-        films = masked_films(replace(manifest, samples=samples))
-    assert len(films.samples) == 35 and "strange.png" in caplog.text
-    assert films.notes == ("Left out: 1 films whose masks cover less than 5% or more than 75%.",)
+    films = masked_films(replace(manifest, samples=samples))
+    assert len(films.samples) == 35
+    (row,) = films.kept().left_out
+    assert (row["name"], row["left_out"]) == (first.path.name, "no lungs")
+    assert films.kept().notes == [
+        "Left out: 1 films whose masks cover less than 5% or more than 75%."
+    ]
+
+
+def test_two_films_of_one_name_are_said(write_films, tmp_path):
+    manifest = write_films()
+    (tmp_path / "b").mkdir()
+    *others, last = manifest.samples
+    twin = replace(last, path=(tmp_path / "b" / others[-1].path.name))
+    with pytest.raises(DataError, match=f"Two films of the audit are called {twin.path.name}"):
+        masked_films(replace(manifest, samples=(*others, twin)))
 
 
 def test_a_damaged_mask_is_named(write_films, tmp_path):
@@ -258,162 +264,105 @@ def test_a_damaged_mask_is_named(write_films, tmp_path):
         masked_films(manifest)
 
 
-# --- Numbers ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_numbers_are_scikit_learns(classes):
-    generator = np.random.default_rng(1)
-    task = CXR.model_copy(update={"classes": CXR.classes[:classes]})
-    labels = generator.integers(0, classes, 80)
-    samples = [
-        Sample(f"{i}", task.class_ids[k], "test", f"{i // 2}", "x") for i, k in enumerate(labels)
-    ]
-    films = Films(task, tuple(samples), tuple(range(classes)))
-    whole = generator.normal(size=(80, classes)) + 2 * np.eye(classes)[labels]
-    scores = whole + generator.normal(size=whole.shape)
-    found, answers = measure(scores, whole, films), scores.argmax(1)
-    assert found["accuracy"]["value"] == round((answers == labels).mean(), 4)
-    assert found["macro_f1"]["value"] == round(f1_score(labels, answers, average="macro"), 4)
-    recalls = recall_score(labels, answers, average=None)
-    assert [r["value"] for r in found["sensitivity"].values()] == pytest.approx(recalls, abs=1e-4)
-    shares = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-    wanted = roc_auc_score(labels, shares if classes > 2 else shares[:, 1], multi_class="ovr")
-    assert found["auroc"] == pytest.approx(wanted, abs=1e-4)
-    assert found["unchanged"] == round((answers == whole.argmax(1)).mean(), 4)
-    before = (whole.argmax(1) == labels).mean()
-    assert found["change"]["value"] == pytest.approx((answers == labels).mean() - before, abs=1e-4)
-    low, high = found["accuracy"]["ci95"]
-    assert low < found["accuracy"]["value"] < high
-
-
-def films_of(labels, groups=None) -> Films:
-    groups = groups or range(len(labels))
-    samples = [
-        Sample(f"{i}", CXR.class_ids[label], "test", str(group), "x")
-        for i, (label, group) in enumerate(zip(labels, groups, strict=True))
-    ]
-    return Films(CXR, tuple(samples), (0, 1, 2))
-
-
-def test_shares_of_a_swap_are_counted_film_by_film():
-    generator = np.random.default_rng(3)
-    labels, answers, whole = generator.integers(0, 3, (3, 300))
-    donors = generator.integers(0, 300, 300)
-    found = measure_swap(np.eye(3)[answers], np.eye(3)[whole], donors, films_of(labels))
-    around, mistaken = answers == labels, whole[donors] == labels
-    assert found["images"] == 300
-    assert found["surroundings"]["value"] == pytest.approx(around.mean(), abs=1e-4)
-    assert found["box"]["value"] == pytest.approx((answers == labels[donors]).mean(), abs=1e-4)
-    assert found["mistaken"]["value"] == pytest.approx(mistaken.mean(), abs=1e-4)
-    assert found["pull"]["value"] == pytest.approx(around.mean() - mistaken.mean(), abs=1e-4)
-
-
-def test_intervals_of_a_swap_are_over_groups():
-    """A share p of n films has an error of sqrt(p (1 - p) / n); of two groups alike, far more."""
-    labels, donors = np.zeros(200, int), np.roll(np.arange(200), 1)
-    answers = (np.arange(200) % 4 > 0).astype(int)  # a quarter right
-    scores, whole = np.eye(3)[answers], np.eye(3)[labels + 1]
-    apart = measure_swap(scores, whole, donors, films_of(labels))
-    for name in ("surroundings", "pull"):
-        low, high = apart[name]["ci95"]
-        error = np.sqrt(0.25 * 0.75 / 200)
-        assert apart[name]["value"] == 0.25
-        assert low == pytest.approx(0.25 - 1.96 * error, abs=0.015)
-        assert high == pytest.approx(0.25 + 1.96 * error, abs=0.015)
-    together = measure_swap(scores, whole, donors, films_of(labels, [0, 1] * 100))
-    assert together["surroundings"]["ci95"] == [0.0, 0.5]
-
-
-def test_films_without_a_donor_do_not_count_in_a_swap():
-    films, whole = films_of([0, 1, 2]), np.eye(3)[[0, 1, 2]]
-    found = measure_swap(np.eye(3)[[0, 0, 1]], whole, np.array([1, 0, -1]), films)
-    assert found["images"] == 2  # the first answers as its surroundings, the second as its box
-    assert found["surroundings"]["value"] == found["box"]["value"] == 0.5
-    assert measure_swap(np.eye(3), whole, np.full(3, -1), films) == {}
-
-
 # --- The command -----------------------------------------------------------------------------
 
 
 @pytest.fixture
-def stored(tiny_models, write_films, new_row, tmp_path, monkeypatch) -> tuple[Manifest, Index]:
+def stored(weights, write_films, new_row, monkeypatch) -> tuple[Manifest, Index]:
     """Drawn films, and two tiny networks in an index that counts as the project's own."""
-    manifest, folder = write_films(), tmp_path / "weights"
-    monkeypatch.setattr(train.release.store, "WEIGHTS", folder)
-    monkeypatch.setattr(Index.read.__func__, "__defaults__", (folder,))
-    monkeypatch.setattr("train.measure.audit.audit_forest", lambda manifest, films: {})
+    manifest = write_films()
+    monkeypatch.setattr("train.measure.audit.TREES", 2)
+    monkeypatch.setattr("train.measure.audit.FOREST_SIZE", 64)
     for model in ("vgg19", "ofa_595"):
         row = replace(new_row("cxr", model), data=manifest.id)
-        Index(folder).store(row, build_model(model, 3).state_dict())
-    return manifest, Index.read(folder)
+        Index(weights).store(row, build_model(model, 3).state_dict())
+    return manifest, Index.read(weights)
 
 
-def test_the_audit_is_stored_beside_the_other_results(stored, tmp_path, caplog):
+def test_what_is_kept_is_what_the_networks_answered(stored):
     manifest, index = stored
-    file = tmp_path / "weights" / "results.json"
-    file.write_text(json.dumps({"cxr": {"floors": [1]}, "histopathology": {"data": "x"}}))
-    with caplog.at_level(logging.INFO, "train"):
-        audit = audit_task(manifest, write=True)
-    results = json.loads(file.read_text())
-    assert results == {"cxr": {"floors": [1], "audit": audit}, "histopathology": {"data": "x"}}
-    assert (audit["images"], audit["groups"], audit["task"]) == (36, 18, "cxr")
-    assert audit["classes"] == {"covid": 12, "pneumonia": 12, "normal": 12}
-    assert audit["majority"] == audit["source_majority"] == 0.3333
-    wanted = {c.file: (c.name, c.spec.role, c.sha256) for c in index.checkpoints}
-    found = {f: (m["name"], m["role"], m["sha256"]) for f, m in audit["models"].items()}
-    assert found == wanted and len(found) == 2
-    with Image.open(tmp_path / "weights" / "figures" / "audit-cxr.png") as figure:
-        assert figure.format == "PNG" and figure.width == 1600
-    assert "Shortcut audit, Chest X-ray" in caplog.text
+    assert audit_task(manifest, write=True) == []
+    results, films = AuditResults.of(CXR), masked_films(manifest)
+    assert [audit.key for audit in results.audits] == [
+        "cxr-vgg19-seed0", "cxr-ofa_595-labels-seed0", "forest",
+    ]  # fmt: skip
+    assert results.films.images.same_as(films.kept().images)
+    assert results.films.task == CXR
+    for swap, donors in films.kept().donors.items():
+        assert np.array_equal(results.films.donors[swap], donors)
+    for row, audit in zip(index.checkpoints, results.audits, strict=False):
+        assert (audit.name, audit.role, audit.sha256) == (row.name, row.spec.role, row.sha256)
+        found = audit_classifier(Classifier.load(index, row), films, films.kept()).tensors()
+        kept = audit.tensors()
+        assert kept.keys() == found.keys()
+        for name, logits in found.items():
+            assert np.allclose(kept[name], relative(logits), atol=2e-3, rtol=1e-3)
+            assert np.array_equal(kept[name].argmax(1), logits.argmax(1))
+    assert results.audits[-1].trained_on == 36
+    assert audit_task(manifest) == []
 
 
-def test_a_stored_audit_is_compared(stored, caplog):
-    manifest, index = stored
-    audit = audit_task(manifest)
-    train.release.store.update_results("cxr", audit=audit)
-    name = index.checkpoints[0].file
-    with caplog.at_level(logging.INFO, "train"):
-        audit_task(manifest)
-        assert caplog.messages[-1] == "As stored."
-        audit["models"][name]["versions"]["no_box"]["accuracy"]["value"] += 0.1
-        train.release.store.update_results("cxr", audit=audit)
-        audit_task(manifest)
-    assert caplog.messages[-1] == (
-        f"DIFFERS from the stored audit: ['models.{name}.versions.no_box.accuracy.value']"
-    )
+def test_films_and_donors_are_read_as_they_were_written(write_films, tmp_path):
+    manifest = write_films((12, MIN_FILMS - 1, 12))
+    kept = masked_films(manifest).kept()
+    kept.write(tmp_path / "audit.csv")
+    found = AuditFilms.read(tmp_path / "audit.csv", CXR)
+    assert found.same_as(kept) and found.task == kept.task
+    assert (found.notes, len(found.left_out)) == (kept.notes, 9)
 
 
-def test_a_run_stays_while_the_evaluation_counts_it(stored, finish_run, caplog):
+@pytest.mark.parametrize("name", ["no_box", "no_lungs.grey", "swap.other"])
+def test_a_kept_audit_that_was_tampered_with_is_noticed(stored, name):
     manifest, _ = stored
-    run = finish_run(manifest, seed=1)
-    name = "cxr-ofa_595-labels-seed1"
-    audit = audit_task(manifest, write=True, runs=[run])
-    about = audit["models"][name]
-    assert (about["name"], len(audit["models"])) == ("OFA-595 (labels only), seed 1", 3)
-    train.release.store.update_results("cxr", seeds={"any": [{"sha256": about["sha256"]}]})
-    shutil.rmtree(run)
-    with caplog.at_level(logging.INFO, "train"):
-        assert audit_task(manifest) == audit
-    assert caplog.messages[-1] == "As stored."
-    again = finish_run(manifest, change=0.3, seed=1)
-    found = audit_task(manifest, runs=[again])["models"][name]
-    assert found["sha256"] != about["sha256"]
-    train.release.store.update_results("cxr", seeds={})
-    assert name not in audit_task(manifest)["models"]
-    train.release.store.update_results("cxr", seeds={"any": [{"sha256": about["sha256"]}]})
-    train.release.store.update_results("cxr", audit=audit | {"data": "other@0"})
-    assert name not in audit_task(manifest)["models"]
+    audit_task(manifest, write=True)
+    file = AuditResults.of(CXR).folder / "audit" / "cxr-vgg19-seed0.safetensors"
+    tensors, about = read_tensors(file)
+    tensors[name][0] -= np.array((0, 1, 2), np.float16)
+    write_tensors(file, tensors, about)
+    (line,) = audit_task(manifest)
+    assert line.startswith(f"cxr-vgg19-seed0, {name}: ")
+    assert main_exits_with(manifest) == 1
 
 
-def test_a_source_that_is_known_gives_its_majority(stored):
+def main_exits_with(manifest: Manifest) -> int:
+    """The exit code of the command without --write."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.measure.commands.open_data", lambda args: manifest)
+        return main(["audit", "--task", "cxr"])
+
+
+def test_an_audit_of_other_weights_or_donors_is_said(stored):
     manifest, _ = stored
-    samples = tuple(replace(s, source=s.label.replace("normal", "covid")) for s in manifest.samples)
-    other = replace(manifest, samples=samples)
-    rows = [Checkpoint(**c.__dict__ | {"data": other.id}) for c in Index.read().checkpoints]
-    replace(Index.read(), checkpoints=tuple(rows)).write()
-    audit = audit_task(other)
-    assert (audit["majority"], audit["source_majority"]) == (0.3333, 0.6667)
+    audit_task(manifest, write=True)
+    results = AuditResults.of(CXR)
+    replace(results.audits[0], sha256="0" * 64).write(results.folder / "audit")
+    (line,) = audit_task(manifest)
+    assert "the kept audit is of other weights" in line
+    file = results.folder / "audit.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    with pytest.raises(ResultsError, match=r"audit\.csv lists other films or donors than"):
+        audit_task(manifest)
+
+
+def test_logits_of_fewer_films_are_said(stored):
+    manifest, _ = stored
+    audit_task(manifest, write=True)
+    file = AuditResults.of(CXR).folder / "audit" / "forest.safetensors"
+    tensors, about = read_tensors(file)
+    write_tensors(file, tensors | {"crop": tensors["crop"][1:]}, about)
+    with pytest.raises(ResultsError, match=r"forest.* has 35 x 3 logits on 'crop', but audit\.csv"):
+        _ = AuditResults.of(CXR).audits
+
+
+def test_a_further_run_is_audited_and_stays_when_its_folder_is_gone(stored, finish_run, caplog):
+    manifest, _ = stored
+    audit_task(manifest, write=True, runs=[finish_run(manifest, seed=1)])
+    key = "cxr-ofa_595-labels-seed1"
+    assert key in {audit.key for audit in AuditResults.of(CXR).audits}
+    caplog.set_level(logging.INFO, logger="train")
+    assert audit_task(manifest) == []
+    assert f"{key}: not checked, its weights are not at hand." in caplog.text
 
 
 def test_weights_of_other_data_are_refused(stored, write_films):
@@ -423,7 +372,7 @@ def test_weights_of_other_data_are_refused(stored, write_films):
 
 def test_an_audit_needs_weights(stored, write_films):
     replace(Index.read(), checkpoints=()).write()
-    with pytest.raises(StoreError, match="holds no weights for the task 'cxr'"):
+    with pytest.raises(CheckpointError, match="holds no weights for the task 'cxr'"):
         audit_task(write_films())
 
 

@@ -1,0 +1,79 @@
+"""Tables in `results/<task>/` that hold no logits: CSV files, a dataclass for the rows of each.
+
+agreement.csv  how alike the heatmaps of a student and a teacher are, a row an image
+leakage.csv    what cheap classifiers reach by way of splitting, a row a split
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+from train.measure.kept import ResultsError
+
+DIGITS = 12  # of a sha256 that rows repeat
+
+
+@dataclass(frozen=True)
+class AgreementRow:
+    """The heatmaps of the true class of one test image, by a student and by a teacher.
+
+    student: key of the run. sha256s: their first `DIGITS` digits. teacher: model id. correlation,
+    overlap: see `kdmodels.explain.similarity.agreement`; NaN where a map is flat.
+    """
+
+    student: str
+    student_sha256: str
+    teacher: str
+    teacher_sha256: str
+    image: str
+    group: str
+    correlation: float
+    overlap: float
+
+
+@dataclass(frozen=True)
+class LeakageRow:
+    """One cheap classifier on one split.
+
+    way: `as_stored`, `by_group` or `by_image`. trained, tested: images of the split. right: of the
+    tested images, those classified correctly. seen: those with a training image of their group.
+    """
+
+    classifier: str
+    way: str
+    seed: int
+    trained: int
+    tested: int
+    right: int
+    seen: int
+
+
+Row = TypeVar("Row", AgreementRow, LeakageRow)
+
+
+def write_rows(file: Path, rows: Sequence[Row]) -> None:
+    """Floats get five digits."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.DictWriter(opened, [f.name for f in fields(rows[0])], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            cells = asdict(row).items()
+            writer.writerow({k: f"{v:.5f}" if isinstance(v, float) else v for k, v in cells})
+
+
+def read_rows(file: Path, kind: type[Row]) -> tuple[Row, ...]:
+    """Empty where there is no such file. Raises `ResultsError` for one that is no such table."""
+    if not file.exists():
+        return ()
+    names = [f.name for f in fields(kind)]
+    try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            rows = list(csv.DictReader(opened))
+        return tuple(kind(**{f.name: f.type(row[f.name]) for f in fields(kind)}) for row in rows)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(
+            f"{file} is no table of {', '.join(names)} ({error}); delete it and measure it again."
+        ) from error
