@@ -221,6 +221,11 @@ def chosen(index: Index, tasks: list[str] | None, models: list[str] | None) -> l
 
     Raises `CheckpointError` for a name without a checkpoint.
     """
+    for task in tasks or ():
+        if task not in (known := dict.fromkeys(c.task for c in index.checkpoints)):
+            raise CheckpointError(
+                f"No checkpoint is stored for --task {task}; choose from: {', '.join(known) or 'none'}."
+            )
     rows = [c for c in index.checkpoints if not tasks or c.task in tasks]
     for model in models or ():
         if not any(model in (c.model, c.stem) for c in rows):

@@ -18,6 +18,7 @@ from kdmodels.models.checkpoints import Checkpoint, Index
 from kdmodels.models.zoo import MODELS, STUDENTS, TEACHERS, ModelSpec, build_model
 from kdmodels.predict import Classifier
 from kdmodels.tasks import TASKS, get_task
+from kdmodels.tasks.known import SHIPPED
 
 REPOSITORY = Path(__file__).parents[1]
 ALONE = "KD_TEST_ALONE"
@@ -141,6 +142,14 @@ def unstored(task: str, model: str, teacher: str | None = None) -> Checkpoint:
 def new_row(tiny_models):
     """`unstored`, as a fixture: makes a row for `Index.store`."""
     return unstored
+
+
+@pytest.fixture(autouse=True)
+def forget_own_tasks():
+    """A task that a test adds is not known to the next."""
+    yield
+    for task_id in TASKS.keys() - SHIPPED:
+        del TASKS[task_id]
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import logging
 import sys
 
 from kdmodels.models.checkpoints import CheckpointError
+from kdmodels.tasks import TaskError
 from train.data import commands as data
 from train.examples import commands as examples
 from train.learn import commands as learn
@@ -34,14 +35,14 @@ def main(argv: list[str] | None = None) -> int:
     from train.release.publish import PublishError
     from train.release.store import StoreError
 
-    args = build_parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("train").setLevel(logging.INFO)  # others speak up from a warning on
     mistakes = (
         DataError, RecipeError, RunError, UnusableRun, ResultsError, StoreError, PublishError,
-        CheckpointError,
+        CheckpointError, TaskError,
     )  # fmt: skip
     try:
+        args = build_parser().parse_args(argv)
         return args.run(args) or 0
     except mistakes as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,7 +17,7 @@ from torch import nn
 
 from kdmodels.models.codecs import decode, encode
 from kdmodels.models.zoo import TEACHERS, ModelSpec, StateDict, build_model, get_spec
-from kdmodels.tasks import get_task
+from kdmodels.tasks import TaskError, add_tasks, get_task, keep_task
 
 # KD_WEIGHTS points the app and the training at another folder of weights, such as your own.
 WEIGHTS = Path(os.environ.get("KD_WEIGHTS") or Path(__file__).parents[2] / "weights")
@@ -171,11 +171,12 @@ class Index:
 
     @classmethod
     def read(cls, folder: str | Path = WEIGHTS) -> "Index":
-        """Read `index.json`. Raises `CheckpointError` when it is missing or malformed."""
+        """Read `index.json`, and make known the user's own tasks in `tasks/` beside it. Raises `CheckpointError` when it is missing or malformed."""
         folder = Path(folder)
         file = folder / "index.json"
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
+            add_tasks(folder / "tasks")
             checkpoints = tuple(
                 Checkpoint(**row | {"classes": tuple(row["classes"])})
                 for row in content["checkpoints"]
@@ -192,6 +193,8 @@ class Index:
             return cls(folder, checkpoints, content["hub"]["repo"], content["hub"]["revision"])
         except FileNotFoundError:
             raise CheckpointError(f"{file} is missing, so no checkpoint is known.") from None
+        except TaskError as error:
+            raise CheckpointError(str(error)) from error
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file} cannot be understood: {error}.") from error
 
@@ -302,6 +305,7 @@ class Index:
         written = (self.folder / "index.json").exists()
         known = Index.read(self.folder).checkpoints if written else self.checkpoints
         file = f"{checkpoint.stem}.safetensors"
+        keep_task(get_task(checkpoint.task), self.folder / "tasks")
         self.folder.mkdir(parents=True, exist_ok=True)
         # One key only: safetensors writes several in random order, and the sha256 with them.
         about = {k: getattr(checkpoint, k) for k in ("task", "model", "classes", "storage")}

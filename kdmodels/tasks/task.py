@@ -1,5 +1,6 @@
 """What a task is: everything that is special about some classes of images."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -173,6 +174,19 @@ class Task(_Part):
             return [row if "colour" in row else row | {"colour": next(free)} for row in named]
         except StopIteration:
             raise ValueError("there are more classes than colours; give each a colour") from None
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _names_a_group(cls, pattern: str | None) -> str | None:
+        try:
+            names = re.compile(pattern or "(?P<group>)").groupindex
+        except re.error as error:
+            raise ValueError(f"group_pattern is no regular expression: {error}") from None
+        if "group" not in names:
+            raise ValueError(
+                "group_pattern needs a part named group, such as '(?P<group>case[0-9]+)'"
+            )
+        return pattern
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Task":

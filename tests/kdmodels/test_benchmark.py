@@ -166,6 +166,8 @@ def test_the_stored_checkpoints_are_chosen_by_task_and_name(index):
         chosen(index, ["cxr"], ["vgg16"])
     assert str(caught.value).startswith("No checkpoint is stored for --model vgg16; choose from: ")
     assert "cxr-ofa_595-labels" in str(caught.value) and "histo" not in str(caught.value)
+    with pytest.raises(CheckpointError, match="--task mri; choose from: cxr, histopathology"):
+        chosen(index, ["mri"], None)
     with pytest.raises(CheckpointError, match="holds no checkpoint to measure"):
         chosen(Index(index.folder), None, None)
 

@@ -38,7 +38,7 @@ def known_subfolders(
         if path.name.casefold() not in meanings and path.name != ignored:
             raise DataError(
                 f"{folder} holds the unknown {what} folder '{path.name}'; "
-                f"known: {', '.join(known)}."
+                f"known: {', '.join(known)}; rename it, or move it away."
             )
     return [(p, meanings[p.name.casefold()]) for p in subfolders if p.name != ignored]
 

@@ -3,9 +3,15 @@
 import argparse
 from pathlib import Path
 
-from kdmodels.tasks import TASKS
 from train.data.commands import open_data
-from train.options import DATA_HELP, RUNS_HELP, add_data, default_data
+from train.options import (
+    DATA_HELP,
+    RUNS_HELP,
+    TASK_HELP,
+    add_data,
+    default_data,
+    known_task,
+)
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -14,7 +20,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "not what results/ holds",
     )  # fmt: skip
     which = evaluate.add_mutually_exclusive_group(required=True)
-    which.add_argument("--task", choices=TASKS)
+    which.add_argument("--task", type=known_task, help=TASK_HELP)
     which.add_argument("--all", action="store_true", help="every task that has weights and data")
     evaluate.add_argument("--data", default=default_data(), help=DATA_HELP)
     evaluate.add_argument("--write", action="store_true", help="keep it in results/")

@@ -129,7 +129,7 @@ def test_unknown_folders_are_named_with_the_known_ones(tmp_path):
     with pytest.raises(DataError, match=r"class folder 'Tuberculosis'; known: COVID-19, Non-COVID"):
         read_covid_qu_ex(tmp_path)
     (tmp_path / "Holdout").mkdir()
-    with pytest.raises(DataError, match=r"split folder 'Holdout'; known: Train, Val, Test\."):
+    with pytest.raises(DataError, match=r"split folder 'Holdout'; known: Train, Val, Test;"):
         read_covid_qu_ex(tmp_path)
 
 

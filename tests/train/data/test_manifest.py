@@ -5,15 +5,17 @@ import os
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from kdmodels.tasks import TASKS
+from kdmodels.tasks.task import Layout
 from train.data.manifest import SPLITS, DataError, Manifest, Sample, read_mask, read_pixels
-from train.data.open import open_manifest
-from train.data.starter import read_starter
+from train.data.open import READERS, open_manifest
+from train.data.table import read_table
 
 DATA = Path(os.environ.get("KD_DATA") or Path(__file__).parents[4] / "shared" / "data")
 CXR = TASKS["cxr"]
@@ -157,7 +159,7 @@ def test_skipped_samples_belong_to_the_id_but_to_no_split():
 
 
 def test_the_chest_columns_become_samples(cxr_folder):
-    first, second = read_starter(cxr_folder, CXR).samples
+    first, second = read_table(cxr_folder / "manifest.csv", CXR).samples
     assert first == Sample(
         cxr_folder / "images" / "aa.jpg",
         "covid",
@@ -170,7 +172,9 @@ def test_the_chest_columns_become_samples(cxr_folder):
 
 
 def test_the_tile_columns_become_samples(histopathology_folder):
-    first, second = read_starter(histopathology_folder, TASKS["histopathology"]).samples
+    first, second = read_table(
+        histopathology_folder / "manifest.csv", TASKS["histopathology"]
+    ).samples
     assert first.path == histopathology_folder / "images" / "x.jpeg"
     assert (first.label, first.split, first.source) == ("lung_n", "val", "r")
     assert first.group == second.group == "t1"
@@ -185,7 +189,7 @@ def test_open_manifest_takes_the_set_or_the_folder_above(cxr_folder, task_id, fo
 def test_a_byte_order_mark_does_not_hide_the_first_column(cxr_folder):
     path = cxr_folder / "manifest.csv"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert len(read_starter(cxr_folder, CXR).samples) == 2
+    assert len(read_table(cxr_folder / "manifest.csv", CXR).samples) == 2
 
 
 @pytest.mark.parametrize(
@@ -195,14 +199,14 @@ def test_a_byte_order_mark_does_not_hide_the_first_column(cxr_folder):
 )
 def test_a_missing_column_is_named(tmp_path, task_id, rows, column):
     write_manifest(tmp_path, [{k: v for k, v in row.items() if k != column} for row in rows])
-    with pytest.raises(DataError, match=rf"manifest\.csv lacks the column\(s\) {column}\."):
-        read_starter(tmp_path, TASKS[task_id])
+    with pytest.raises(DataError, match=rf"manifest\.csv lacks the column\(s\) {column};"):
+        read_table(tmp_path / "manifest.csv", TASKS[task_id])
 
 
 def test_a_file_that_the_manifest_names_must_exist(cxr_folder):
     (cxr_folder / "images" / "bb.jpg").unlink()
     with pytest.raises(DataError, match=r"names .*bb\.jpg, which does not exist"):
-        read_starter(cxr_folder, CXR)
+        read_table(cxr_folder / "manifest.csv", CXR)
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -218,11 +222,15 @@ def test_a_folder_without_any_known_layout_is_named(tmp_path, task_id, name):
         open_manifest(task_id, tmp_path)
 
 
+def test_there_is_a_reader_for_each_layout_of_a_task_file():
+    assert set(READERS) == set(get_args(Layout))
+
+
 # --- Pixels ----------------------------------------------------------------------------------
 
 
 def test_pixels_and_masks_are_squares(cxr_folder):
-    first = read_starter(cxr_folder, CXR).samples[0]
+    first = read_table(cxr_folder / "manifest.csv", CXR).samples[0]
     pixels, mask = read_pixels(first, CXR, 32), read_mask(first.mask, 32)
     assert (pixels.shape, pixels.dtype) == ((32, 32, 3), np.uint8)
     assert (mask.shape, mask.dtype, mask.all()) == ((32, 32), bool, True)

@@ -26,7 +26,7 @@ from train.data.manifest import DataError, read_mask, read_pixels
 from train.data.open import open_manifest
 from train.data.parquet import write_parquet
 from train.data.pixels import PixelStore
-from train.data.starter import read_starter
+from train.data.table import read_table
 from train.learn.views import BalancedSampler, TrainViews, collate
 
 CXR = get_task("cxr")
@@ -51,7 +51,7 @@ def folder(write_starter, tmp_path) -> Path:
 
 @pytest.fixture
 def manifest(folder):
-    return read_starter(folder, CXR)
+    return read_table(folder / "manifest.csv", CXR)
 
 
 @pytest.fixture

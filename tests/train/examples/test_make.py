@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from PIL import Image
 
 from kdmodels.examples import examples
 from kdmodels.tasks import TASKS, get_task
+from kdmodels.tasks.task import Examples
 from train.data.manifest import DataError, Sample
 from train.examples.closeness import Images, compare, turns_of
 from train.examples.composites import LICENCES, Plan, Pool, blend, choose, permitted, read_licences
-from train.examples.make import Made, check, write_examples
+from train.examples.make import MAKERS, Made, check, write_examples
 from train.examples.registration import blur
 from train.examples.tissue import DRAWN
 
@@ -182,3 +184,7 @@ def test_what_is_stored_is_what_the_app_reads(people, tmp_path):
     assert found.path.read_bytes() == done.jpeg and found.sources == 16
     row = json.loads((tmp_path / "index.json").read_text())["examples"][0]
     assert all(row["nearest"][name] >= row["allowed_from"][name] for name in limits)
+
+
+def test_there_is_a_program_for_each_name_of_a_task_file():
+    assert {*MAKERS, "none"} == set(get_args(Examples))

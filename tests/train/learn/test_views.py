@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,12 +14,27 @@ from torch.utils.data import DataLoader
 
 import train.learn.views
 from kdmodels.images.preprocess import squared
-from kdmodels.tasks import TASKS
+from kdmodels.tasks import TASKS, Task
+from kdmodels.tasks.task import Augmentation
 from train.data.manifest import Sample
 from train.data.pixels import EvalViews, PixelStore
-from train.learn.views import VIEWS_PER_EPOCH, BalancedSampler, TrainViews, collate, seed_of
+from train.learn.views import (
+    AUGMENTATIONS,
+    VIEWS_PER_EPOCH,
+    BalancedSampler,
+    TrainViews,
+    collate,
+    seed_of,
+)
 
-TASK_IDS = tuple(TASKS)
+OWN = Task(id="shapes", name="Shapes", classes=["circle", "square", "star"])
+TASK_IDS = (*TASKS, OWN.id)
+
+
+@pytest.fixture(autouse=True)
+def own_task(monkeypatch):
+    """A task of the user's, whose augmentation is the plain one."""
+    monkeypatch.setitem(TASKS, OWN.id, OWN)
 
 
 @pytest.fixture
@@ -158,6 +174,10 @@ def test_without_strength_a_view_is_the_image_or_its_mirror_image(make_views):
     found = [views[1, view][0] for view in range(12)]
     assert all(torch.equal(v, image) or torch.equal(v, image.flip(2)) for v in found)
     assert len({v.numpy().tobytes() for v in found}) == 2
+
+
+def test_there_is_an_augmentation_for_each_name_of_a_task_file():
+    assert set(AUGMENTATIONS) == set(get_args(Augmentation))
 
 
 # --- Pixels ----------------------------------------------------------------------------------
