@@ -22,9 +22,9 @@ import gradio as gr
 from kdmodels.images.archives import MAX_BYTES
 from page import about, api
 from page.batch import tab as batch
-from page.compare import comparing
 from page.compare import tab as compare
 from page.pairs import index, warm_up_first
+from page.sessions import SESSIONS
 from page.teach import tab as teach
 
 DISCLAIMER = "For research and teaching only. Not a medical device: no diagnosis, no treatment."
@@ -69,8 +69,7 @@ def build() -> gr.Blocks:
             with gr.Tab("About", id="about"):
                 about.build()
         api.build()
-        for tab in (comparing, teach, batch):
-            page.unload(tab.leave)
+        page.unload(SESSIONS.leave)
     return page
 
 

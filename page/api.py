@@ -11,13 +11,13 @@ from PIL import Image
 from kdmodels.engines.devices import lent, on_zero_gpu
 from kdmodels.explain.overlays import overlay
 from kdmodels.explain.scorecam import explain_progressively
-from kdmodels.images.archives import ArchiveError, gather
+from kdmodels.images.archives import gather
 from kdmodels.images.read import read_image
 from kdmodels.predict import Prediction, predict
 from kdmodels.tasks import TASKS, get_task
 from page.batch import answers
-from page.compare.results import TROUBLE
 from page.pairs import ROLES, forget, index, offered, pair
+from page.words import TROUBLE
 
 LIMIT = {"concurrency_limit": 4}
 
@@ -121,7 +121,7 @@ def run_batch(files: list[str] | None, task: str, teacher: str | None) -> list[d
             found = gather([Path(f) for f in files or []], Path(folder))
             rows = [answers.Row("", problem=problem) for problem in found.problems]
             rows += answers.run(models, found.images)
-    except (*TROUBLE, ArchiveError) as error:
+    except TROUBLE as error:
         raise _told(error) from error
     return [{name: getattr(row, name) for name in answers.COLUMNS} for row in rows]
 

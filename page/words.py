@@ -6,15 +6,26 @@ The page places what it returns; the page's smaller panels are in `page.compare.
 import html
 from collections.abc import Mapping
 
+from kdmodels.engines.choice import EngineError
 from kdmodels.explain.scorecam import Step
-from kdmodels.images.read import CheckedImage
+from kdmodels.images.archives import ArchiveError
+from kdmodels.images.read import CheckedImage, ImageError
+from kdmodels.models.checkpoints import CheckpointError
 from kdmodels.predict import Classifier, Prediction
 from kdmodels.tasks import Task
+
+# What is told in one sentence instead of an answer.
+TROUBLE = (ImageError, ArchiveError, CheckpointError, EngineError)
 
 
 def message(kind: str, text: str) -> str:
     role = "alert" if kind == "error" else "status"
     return f'<div class="message {kind}" role="{role}">{html.escape(text)}</div>' if text else ""
+
+
+def trouble(error: Exception) -> str:
+    """HTML of what went wrong: one of `TROUBLE`."""
+    return message("error", str(error))
 
 
 def facts(checked: CheckedImage) -> str:

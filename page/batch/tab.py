@@ -1,10 +1,10 @@
 """Many images at once: a table of what both say, as CSV too; a click opens a row's image."""
 
 import time
-from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -13,12 +13,11 @@ from kdmodels.tasks import Task, get_task
 from page import words
 from page.batch import answers
 from page.compare import comparing
-from page.compare.results import TROUBLE
 from page.compare.tab import CompareTab, choices_of
 from page.pairs import pair
 from page.parts import REDRAW, WORK, model_choice, unpacking_folder
-from page.studies import MOST
-from page.turns import Superseded, Turns
+from page.sessions import SESSIONS, Superseded
+from page.words import TROUBLE
 
 HEADINGS = [
     "File",
@@ -33,11 +32,9 @@ HEADINGS = [
 ]
 KINDS = ["str", "str", "number", "str", "number", "str", "number", "number", "str"]
 
-RUNS = Turns()
-
 
 class Batch(NamedTuple):
-    """The last batch of a tab: which models, its files by name, and where they are unpacked."""
+    """The last batch of a browser tab: which models, its files by name, where they are unpacked."""
 
     task: str
     teacher: str
@@ -45,7 +42,12 @@ class Batch(NamedTuple):
     folder: TemporaryDirectory
 
 
-BATCHES: OrderedDict[str, Batch] = OrderedDict()
+class Shown(NamedTuple):
+    """What a batch changes on the page: the table, how far it is, and the CSV file."""
+
+    table: Any = gr.skip()
+    state: Any = gr.skip()
+    csv: Any = gr.skip()
 
 
 def cells(task: Task, row: answers.Row) -> list:
@@ -77,10 +79,12 @@ def summary(rows: list[answers.Row], total: int, seconds: float, over: bool) -> 
     return f'<label class="progress">{said}{bar}</label>'
 
 
-def run(request: gr.Request, uploads: list[str] | None, task_id: str, teacher: str):
-    """Classify all files. Yields (table, state in words, CSV file)."""
-    tab = request.session_hash
-    turn = RUNS.take(tab)
+def run(
+    request: gr.Request, uploads: list[str] | None, task_id: str, teacher: str
+) -> Iterator[Shown]:
+    """Classify all files."""
+    session = SESSIONS.of(request)
+    turn = session.take_turn("batch")
     task, rows = get_task(task_id), []
     try:
         if not uploads:
@@ -90,53 +94,42 @@ def run(request: gr.Request, uploads: list[str] | None, task_id: str, teacher: s
         found = gather([Path(u) for u in uploads], folder)
         rows = [answers.Row("", problem=problem) for problem in found.problems]
         total = len(rows) + len(found.images)
-        RUNS.check(turn)
         files = {file.name: file for file in found.images}
-        _remember(tab, Batch(task_id, teacher, files, place))
-        started = shown = time.perf_counter()
-        yield [], summary(rows, total, 0, over=False), gr.DownloadButton(visible=False)
-        check = lambda: RUNS.check(turn)  # noqa: E731
-        for row in answers.run(pair(task_id, teacher), found.images, check):
+        with session.lock:
+            turn.check()
+            session.keep(Batch(task_id, teacher, files, place))
+        started = drawn = time.perf_counter()
+        yield Shown([], summary(rows, total, 0, over=False), gr.DownloadButton(visible=False))
+        for row in answers.run(pair(task_id, teacher), found.images, turn.check):
             rows.append(row)
-            if time.perf_counter() - shown > REDRAW:
-                shown = time.perf_counter()
+            if time.perf_counter() - drawn > REDRAW:
+                drawn = time.perf_counter()
                 table = [cells(task, row) for row in rows]
-                yield table, summary(rows, total, 0, over=False), gr.skip()
+                yield Shown(table, summary(rows, total, 0, over=False))
         seconds = time.perf_counter() - started
         file = folder / "teacher-and-student.csv"
         file.write_text(answers.to_csv(rows), encoding="utf-8-sig")
         table = [cells(task, row) for row in rows]
         ready = gr.DownloadButton(value=str(file), visible=True)
-        yield table, summary(rows, total, seconds, over=True), ready
+        yield Shown(table, summary(rows, total, seconds, over=True), ready)
     except Superseded:
-        yield gr.skip(), gr.skip(), gr.skip()
-    except (*TROUBLE, ArchiveError) as error:
-        yield [], words.message("error", str(error)), gr.DownloadButton(visible=False)
-
-
-def _remember(tab: str, found: Batch) -> None:
-    _forget(tab)
-    BATCHES[tab] = found
-    while len(BATCHES) > MOST:
-        _forget(next(iter(BATCHES)))
-
-
-def _forget(tab: str) -> None:
-    if old := BATCHES.pop(tab, None):
-        old.folder.cleanup()
+        yield Shown()
+    except TROUBLE as error:
+        yield Shown([], words.trouble(error), gr.DownloadButton(visible=False))
 
 
 def open_case(request: gr.Request, event: gr.SelectData):
     """A row was clicked: bring its image into the first tab, with the models of the batch.
 
-    Returns (tabs, modality, teacher, evidence, gallery, mask) and what `comparing.show_upload` does.
+    Returns (tabs, modality), and then the fields of the Compare tab's `Choices` and `Shown`.
     """
-    found, tab = BATCHES.get(request.session_hash), request.session_hash
+    session = SESSIONS.of(request)
+    found = session.get(Batch)
     file = found and found.files.get(event.row_value[0])
     if file is None:
         raise gr.Error("This row has no image to open; choose another.", print_exception=False)
     try:
-        shown = comparing.show_file(tab, str(file.path), found.task)
+        shown = comparing.show_file(session, str(file.path), found.task)
     except TROUBLE as error:
         raise gr.Error(str(error), print_exception=False) from error
     except Superseded:
@@ -145,11 +138,6 @@ def open_case(request: gr.Request, event: gr.SelectData):
         ) from None
     chosen = choices_of(get_task(found.task), found.teacher)
     return [gr.Tabs(selected="compare"), found.task, *chosen, *shown]
-
-
-def leave(request: gr.Request) -> None:
-    RUNS.leave(request.session_hash)
-    _forget(request.session_hash)
 
 
 def build(pages: gr.Tabs, compare: CompareTab) -> None:
@@ -177,13 +165,11 @@ def build(pages: gr.Tabs, compare: CompareTab) -> None:
         label="Click a row to open its image; click a heading to sort.",
     )
     csv = gr.DownloadButton("CSV", visible=False, elem_id="batch-csv", size="sm")
-    button.click(run, [files, task, teacher], [table, state, csv], **WORK)
-    _, main_task, main_teacher = compare.chosen
-    chosen = [main_task, main_teacher, compare.evidence, compare.gallery, compare.mask]
+    button.click(run, [files, task, teacher], list(Shown(table, state, csv)), **WORK)
     table.select(
         open_case,
         None,
-        [pages, *chosen, *compare.shown],
+        [pages, compare.chosen.task, *compare.choices, *compare.shown],
         api_visibility="private",
         show_progress="hidden",
-    ).success(comparing.answer_and_explain, compare.inputs, compare.results, **WORK)
+    ).success(comparing.answer_and_explain, compare.inputs, list(compare.shown), **WORK)

@@ -16,19 +16,16 @@ from kdmodels.predict import predict
 from page import words
 from page.compare import erasing, looks, panels
 from page.compare.looks import DIFFERENCE, SIDE, SLIDER, Look
-from page.compare.results import TROUBLE, Results, cleared, failed
+from page.compare.shown import Shown, cleared, failed
+from page.compare.study import Study, Upload, View, Wish, shows
 from page.heatmaps import heatmaps
 from page.pairs import ROLES, pair
-from page.studies import STUDIES, Study
-from page.turns import Superseded, Turns
+from page.sessions import SESSIONS, Session, Superseded, Turn
+from page.words import TROUBLE
 
 OWN_ANSWER = "own"
 
-TURNS = Turns()
-VIEW: dict[str, str] = {}  # tab -> the view of the heatmaps that is open
-WISH: dict[
-    str, tuple[str, bool]
-] = {}  # tab -> evidence and exactness chosen before the answers came
+COMPARISON = "comparison"  # the work that a newer request ends
 NARROWEST = 1e-6  # range of a DICOM image's values for which a window can be chosen
 
 
@@ -54,78 +51,77 @@ def _unlike(checked: CheckedImage, task_id: str) -> str:
     return words.doubt(found.reason) if found.reason else ""
 
 
-def show_upload(request: gr.Request, path: str | None, task: str):
-    """A file was chosen: show what will be compared, or say why not.
-
-    Returns the image, the window sliders (centre, width, their group) and the results.
-    """
+def show_upload(request: gr.Request, path: str | None, task: str) -> Shown:
+    """A file was chosen: show what will be compared, or say why not."""
     try:
-        return show_file(request.session_hash, path, task)
+        return show_file(SESSIONS.of(request), path, task)
     except ImageError as error:
-        return None, *window_controls(None), *failed(error)
+        return failed(error)._replace(image=None, **window_controls(None))
     except Superseded:
-        return [gr.skip()] * (4 + len(Results()))
+        return Shown()
 
 
-def show_file(tab: str | None, path: str | None, task: str) -> tuple:
-    """What `show_upload` returns.
+def show_file(session: Session, path: str | None, task: str) -> Shown:
+    """Show what will be compared.
 
     Raises `ImageError`, and `Superseded` where something newer was asked for while the file was read.
     """
-    turn = TURNS.take(tab)
-    STUDIES.drop(tab)
-    STUDIES.drop_source(tab)
+    turn = session.take_turn(COMPARISON)
+    session.drop(Study, Upload)
     checked = read(path)
-    said = cleared(message=doubts(checked, task))
-    TURNS.check(turn)
-    STUDIES.put_source(tab, path)
-    return checked.pixels, *window_controls(checked), *said
+    said = doubts(checked, task)
+    with session.lock:
+        turn.check()
+        session.keep(Upload(path))
+    return cleared(image=checked.pixels, message=said, **window_controls(checked))
 
 
-def show_example(request: gr.Request, task: str, event: gr.SelectData):
-    """A synthetic example was chosen; returns what `show_upload` does."""
+def show_example(request: gr.Request, task: str, event: gr.SelectData) -> Shown:
+    """A synthetic example was chosen."""
     example = examples(task)[event.index]
     shown = show_upload(request, str(example.path), task)
     said = words.message("note", f"{example.caption} {example.attribution}")
     said += _unlike(read(str(example.path)), task)
-    return *shown[:4], *Results(*shown[4:])._replace(message=said)
+    return shown._replace(message=said)
 
 
-def window_controls(checked: CheckedImage | None):
-    """Sliders for the grey values of a DICOM image; hidden for all others."""
+def window_controls(checked: CheckedImage | None) -> dict[str, Any]:
+    """Fields of `Shown`: sliders for the grey values of a DICOM image; hidden for all others."""
     window = checked.window if checked else None
     span = window.highest - window.lowest if window else 0
     if span < NARROWEST:  # there is nothing to choose
-        return gr.skip(), gr.skip(), gr.Group(visible=False)
+        return {"window": gr.Group(visible=False)}
     step = span / 500
 
     def slider(lowest: float, highest: float, value: float) -> gr.Slider:
         # A file's own window may lie outside; gradio refuses any value that does.
         return gr.Slider(lowest, highest, min(max(value, lowest), highest), step=step)
 
-    return (
-        slider(window.lowest, window.highest, window.centre),
-        slider(span / 200, 2 * span, window.width),
-        gr.Group(visible=True),
-    )
+    return {
+        "window_centre": slider(window.lowest, window.highest, window.centre),
+        "window_width": slider(span / 200, 2 * span, window.width),
+        "window": gr.Group(visible=True),
+    }
 
 
-def show_window(request: gr.Request, centre: float, width: float, task: str):
+def show_window(request: gr.Request, centre: float, width: float, task: str) -> Shown:
     """Another window of a DICOM image: what is shown, and what the networks will see."""
-    turn = TURNS.take(request.session_hash)
-    STUDIES.drop(request.session_hash)
+    session = SESSIONS.of(request)
+    turn = session.take_turn(COMPARISON)
+    session.drop(Study)
+    upload = session.get(Upload)
     try:
-        checked = read(STUDIES.source(request.session_hash), (centre, width))
-        said = cleared(message=doubts(checked, task))
-        TURNS.check(turn)
+        checked = read(upload and upload.path, (centre, width))
+        said = doubts(checked, task)
+        turn.check()
     except ImageError as error:
-        return None, *failed(error)
+        return failed(error)._replace(image=None)
     except Superseded:
-        return [gr.skip()] * (1 + len(Results()))
-    return checked.pixels, *said
+        return Shown()
+    return cleared(image=checked.pixels, message=said)
 
 
-def judge_again(request: gr.Request, path: str | None, task: str) -> Results:
+def judge_again(request: gr.Request, path: str | None, task: str) -> Shown:
     """Another modality was chosen: drop the answers, and say whether the image looks like it."""
     shown = clear(request)
     try:
@@ -134,41 +130,32 @@ def judge_again(request: gr.Request, path: str | None, task: str) -> Results:
         return shown
 
 
-def clear(request: gr.Request) -> Results:
+def clear(request: gr.Request) -> Shown:
     """The models have changed: drop the old answers and stop the old work."""
-    TURNS.take(request.session_hash)
-    STUDIES.drop(request.session_hash)
+    session = SESSIONS.of(request)
+    session.take_turn(COMPARISON)
+    session.drop(Study)
     return cleared()  # what was said of the image still holds
 
 
-def clear_image(request: gr.Request) -> tuple:
-    """The image was taken away; returns (window controls, results)."""
+def clear_image(request: gr.Request) -> Shown:
+    """The image was taken away."""
     shown = clear(request)
-    STUDIES.drop_source(request.session_hash)
-    return *window_controls(None), *shown._replace(message="")
-
-
-def leave(request: gr.Request) -> None:
-    """The browser tab was closed."""
-    tab = request.session_hash
-    TURNS.leave(tab)
-    erasing.STROKES.leave(tab)
-    STUDIES.leave(tab)
-    VIEW.pop(tab, None)
-    WISH.pop(tab, None)
+    SESSIONS.of(request).drop(Upload)
+    return shown._replace(message="", **window_controls(None))
 
 
 # --- Comparing -------------------------------------------------------------------------------
 
 
-def _answers(study: Study, turn) -> Iterator[Results]:
+def _answers(study: Study, turn: Turn) -> Iterator[Shown]:
     for role, classifier in zip(ROLES, study.pair, strict=True):
-        prediction = predict(classifier, study.checked.pixels, lambda: TURNS.check(turn))
+        prediction = predict(classifier, study.checked.pixels, turn.check)
         study.predictions[role] = prediction
-        TURNS.check(turn)
-        yield Results(**{f"{role}_card": words.card(classifier, prediction, study.decode_ms)})
+        turn.check()
+        yield Shown(**{f"{role}_card": words.card(classifier, prediction, study.decode_ms)})
     sentence = html.escape(verdict_of(study))
-    yield Results(verdict=f'<p class="verdict" role="status">{sentence}</p>')
+    yield Shown(verdict=f'<p class="verdict" role="status">{sentence}</p>')
 
 
 def verdict_of(study: Study) -> str:
@@ -182,25 +169,31 @@ def softened(study: Study | None, temperature: float) -> Any:
     return panels.softened_panel(study.task, temperature, *logits)
 
 
-def _explain(study: Study, evidence: str, exact: bool, look: Look, tab, turn) -> Iterator[Results]:
-    own = evidence == OWN_ANSWER
-    wanted = {r: study.predictions[r].class_id if own else evidence for r in ROLES}
+def _explain(study: Study, wish: Wish, look: Look, turn: Turn) -> Iterator[Shown]:
+    own = wish.evidence == OWN_ANSWER
+    wanted = {r: study.predictions[r].class_id if own else wish.evidence for r in ROLES}
     study = replace(study, evidence=wanted, steps={})  # others may be drawing the old one
-    TURNS.check(turn)
-    STUDIES.put(tab, study)
+    session = turn.session
+    with session.lock:
+        turn.check()
+        session.keep(study)
     found = heatmaps(
         dict(zip(ROLES, study.pair, strict=True)),
         study.checked.pixels,
         study.evidence,
-        exact,
-        lambda: TURNS.check(turn),
+        wish.exact,
+        turn.check,
     )
     for role, step in found:
         study.steps[role] = step
-        shown = drawn(study, look, VIEW.get(tab, SIDE), (role,))
-        TURNS.check(turn)
+        shown = drawn(study, look, _view(session), (role,))
+        turn.check()
         yield shown
-    yield Results(progress=progress(study, over=True))
+    yield Shown(progress=progress(study, over=True))
+
+
+def _view(session: Session) -> str:
+    return (session.get(View) or View(SIDE)).name
 
 
 def progress(study: Study, over: bool = False) -> str:
@@ -208,9 +201,9 @@ def progress(study: Study, over: bool = False) -> str:
     return words.heatmap_progress({role: study.steps.get(role) for role in ROLES}, over)
 
 
-def drawn(study: Study, look: Look, view: str, roles: tuple[str, ...] = ROLES) -> Results:
+def drawn(study: Study, look: Look, view: str, roles: tuple[str, ...] = ROLES) -> Shown:
     """The heatmaps of a study, so far, in the view that is open."""
-    shown = Results(progress=progress(study))
+    shown = Shown(progress=progress(study))
     if view == SIDE:
         shown = shown._replace(**{f"{role}_map": _map(study, look, role) for role in roles})
     if not study.explained:
@@ -256,70 +249,73 @@ def answer_and_explain(
 
     A newer request of the same tab ends this one between two batches of work.
     """
-    tab = request.session_hash
-    turn = TURNS.take(tab)
-    STUDIES.drop(tab)
-    WISH.pop(tab, None)
+    session = SESSIONS.of(request)
+    turn = session.take_turn(COMPARISON)
+    session.drop(Study, Wish)
+    upload = session.get(Upload)
     try:
         started = time.perf_counter()
         checked = read(path)
         decode_ms = (time.perf_counter() - started) * 1000
         study = Study(checked, task, teacher, pair(task, teacher), decode_ms)
-        study.inside = STUDIES.mask(tab)
+        study.inside = upload and upload.inside
         yield cleared()  # what was said of the file at its upload stays
         yield from _answers(study, turn)
-        TURNS.check(turn)
-        STUDIES.put(tab, study)
-        evidence, exact = WISH.pop(tab, (evidence, exact))
-        yield Results(
+        with session.lock:
+            turn.check()
+            session.keep(study)
+            wish = session.get(Wish) or Wish(evidence, exact)
+            session.drop(Wish)
+        yield Shown(
             editor=erasing.canvas_of(study),
             changes=erasing.NO_PAINT,
             softened=softened(study, temperature),
         )
-        yield from _explain(study, evidence, exact, Look(*look), tab, turn)
+        yield from _explain(study, wish, Look(*look), turn)
     except Superseded:
-        yield Results()  # gradio sends the last yield once more at the end: let it change nothing
+        yield Shown()  # gradio sends the last yield once more at the end: let it change nothing
     except TROUBLE as error:
         yield failed(error)
 
 
 def explain_again(request: gr.Request, evidence, exact, *look):
     """Another class's evidence, or the exact map, is wanted of what was compared."""
-    tab = request.session_hash
-    study = STUDIES.get(tab)
+    session, wish = SESSIONS.of(request), Wish(evidence, exact)
+    with session.lock:
+        study = session.get(Study)
+        if study is None:
+            session.keep(wish)  # for the answers that are on their way
     if study is None:
-        if tab:
-            WISH[tab] = evidence, exact
-        yield Results()
+        yield Shown()
         return
-    turn = TURNS.take(tab)
+    turn = session.take_turn(COMPARISON)
     try:
-        yield from _explain(study, evidence, exact, Look(*look), tab, turn)
+        yield from _explain(study, wish, Look(*look), turn)
     except Superseded:
-        yield Results()
+        yield Shown()
     except TROUBLE as error:
         yield failed(error)
 
 
-def redraw(request: gr.Request, *look) -> Results:
+def redraw(request: gr.Request, *look) -> Shown:
     """A display control was moved."""
-    study = STUDIES.get(request.session_hash)
+    session = SESSIONS.of(request)
+    study = session.get(Study)
     if study is None or not study.steps:
-        return Results()
-    view = VIEW.get(request.session_hash, SIDE)
-    shown = drawn(study, Look(*look), view, tuple(study.steps))._replace(progress=gr.skip())
-    return shown if STUDIES.shows(request.session_hash, study) else Results()
+        return Shown()
+    shown = drawn(study, Look(*look), _view(session), tuple(study.steps))
+    return shown._replace(progress=gr.skip()) if shows(session, study) else Shown()
 
 
 def open_view(view: str):
     """The event of a view's tab: remember it, and draw it."""
 
-    def opened(request: gr.Request, *look) -> Results:
-        VIEW[request.session_hash] = view
+    def opened(request: gr.Request, *look) -> Shown:
+        SESSIONS.of(request).keep(View(view))
         return redraw(request, *look)
 
     return opened
 
 
 def soften(temperature: float, request: gr.Request):
-    return softened(STUDIES.get(request.session_hash), temperature)
+    return softened(SESSIONS.of(request).get(Study), temperature)

@@ -17,17 +17,18 @@ from PIL import Image
 from kdmodels.images.read import ImageError
 from kdmodels.predict import answer
 from page.compare import panels
-from page.compare.results import TROUBLE, WAITING
+from page.compare.shown import WAITING
+from page.compare.study import Study, shows
 from page.pairs import ROLES
-from page.studies import STUDIES, Study
-from page.turns import Superseded, Turns
+from page.sessions import SESSIONS, Superseded
+from page.words import TROUBLE
 
 SIDE = 512  # px, the longer side of the picture that is painted over
 MAX_PAINT = 4_000_000  # characters of a paint layer
 PNG_ADDRESS = "data:image/png;base64,"
 NO_PAINT = '<p class="legend">Paint over a part of the picture.</p>'
 
-STROKES = Turns()  # a newer stroke makes the answers to the older one pointless
+STROKE = "stroke"  # a newer one makes the answers to the older one pointless
 
 
 def component() -> gr.HTML:
@@ -57,7 +58,7 @@ def canvas_of(study: Study) -> gr.HTML:
 
 def open_canvas(request: gr.Request) -> gr.HTML:
     """The tab was opened; what was sent to it while it was closed may not have arrived."""
-    study = STUDIES.get(request.session_hash)
+    study = SESSIONS.of(request).get(Study)
     return canvas_of(study) if study and study.answered else gr.skip()
 
 
@@ -83,9 +84,9 @@ def painted(picture: Image.Image, paint: str) -> tuple[Image.Image, float]:
 
 def paint_over(request: gr.Request, paint: str) -> str:
     """A stroke was painted: both models' answers to the picture, before and after."""
-    tab = request.session_hash
-    study = STUDIES.get(tab)
-    turn = STROKES.take(tab)
+    session = SESSIONS.of(request)
+    study = session.get(Study)
+    turn = session.take_turn(STROKE)
     if study is None:
         return WAITING
     if not paint:
@@ -95,11 +96,11 @@ def paint_over(request: gr.Request, paint: str) -> str:
         after, share = painted(before, paint)
         changed = {}
         for role, classifier in zip(ROLES, study.pair, strict=True):
-            STROKES.check(turn)
+            turn.check()
             if role not in study.untouched:
                 study.untouched[role] = answer(classifier, before)
             changed[role] = answer(classifier, after)
-        if not STUDIES.shows(tab, study):
+        if not shows(session, study):
             return gr.skip()  # another image has come meanwhile
         return panels.changes_panel(study.task, study.untouched, changed, share)
     except Superseded:

@@ -9,9 +9,10 @@ from kdmodels import __version__
 from page import words
 from page.compare import comparing, looks
 from page.compare.looks import Look
+from page.compare.study import Study
 from page.export.comparison import Comparison, Settings, Side, to_json
 from page.pairs import ROLES
-from page.studies import STUDIES, Study
+from page.sessions import SESSIONS
 
 KINDS = ("png", "pdf", "json")
 
@@ -45,7 +46,7 @@ def exporter(kind: str):
     """The event of a kind's button. Returns (file to download, message)."""
 
     def export(request: gr.Request, temperature: float, *look):
-        study = STUDIES.get(request.session_hash)
+        study = SESSIONS.of(request).get(Study)
         if study is None or not study.answered:
             nothing = words.message("error", "There is nothing to export: compare first.")
             return gr.DownloadButton(value=None), nothing

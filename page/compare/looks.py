@@ -6,9 +6,9 @@ from PIL import Image, ImageOps
 
 from kdmodels.explain.differences import difference_overlay
 from kdmodels.explain.overlays import overlay
-from page.studies import Study
+from page.compare.study import Study
 
-SIDE, SLIDER, DIFFERENCE = ("side", "slider", "difference")
+VIEWS = SIDE, SLIDER, DIFFERENCE = ("side", "slider", "difference")
 SLIDER_PAIRS = {
     "Original and student": ("original", "student"),
     "Original and teacher": ("original", "teacher"),

@@ -7,8 +7,10 @@ from PIL import Image
 from kdmodels.images.read import ImageError, read_image
 from page import words
 from page.compare import comparing
-from page.compare.results import TROUBLE, Results
-from page.studies import STUDIES
+from page.compare.shown import Shown
+from page.compare.study import Study, Upload, keep_mask
+from page.sessions import SESSIONS
+from page.words import TROUBLE
 
 ASPECT = 0.02  # of the aspect ratio may differ, for masks of rounded sizes
 
@@ -29,19 +31,19 @@ def mask_of(mask: Image.Image, film: Image.Image) -> np.ndarray:
     return inside
 
 
-def show_mask(request: gr.Request, path: str | None, image: str | None) -> Results:
+def show_mask(request: gr.Request, path: str | None, image: str | None) -> Shown:
     """A mask was chosen for the image that is on the page."""
-    tab = request.session_hash
-    source = STUDIES.source(tab)
+    session = SESSIONS.of(request)
+    upload = session.get(Upload)
     try:
         film = comparing.read(image).pixels
         inside = mask_of(read_image(path).pixels, film)
     except TROUBLE as error:
-        return Results(message=words.message("error", str(error)))
-    STUDIES.put_mask(tab, inside, source)
+        return Shown(message=words.trouble(error))
+    keep_mask(session, inside, upload)
     said = f"Lung mask: {inside.mean():.0%} of the picture. See the numbers under the heatmaps."
-    shown = Results(message=words.message("note", said))
-    study = STUDIES.get(tab)
+    shown = Shown(message=words.message("note", said))
+    study = session.get(Study)
     if study is None or not study.explained or study.inside is None:
         return shown
     return shown._replace(agreement=comparing.agreement_html(study))

@@ -10,8 +10,9 @@ from kdmodels.explain.overlays import COLOURS
 from kdmodels.tasks import Task, get_task
 from page.compare import comparing, erasing, exporting, masks
 from page.compare.comparing import OWN_ANSWER
+from page.compare.image_file import ImageFile
 from page.compare.looks import DIFFERENCE, SIDE, SLIDER, SLIDER_PAIRS, Look
-from page.compare.results import HINT, WAITING, Results, map_label
+from page.compare.shown import HINT, WAITING, Shown, map_label
 from page.pairs import ROLES, index, offered, teacher_choices
 from page.parts import QUICK, READING, WORK, film
 
@@ -24,16 +25,22 @@ class Chosen(NamedTuple):
     teacher: gr.Radio
 
 
+class Choices(NamedTuple):
+    """What follows the modality; of components, or of what they become."""
+
+    teacher: gr.Radio
+    evidence: gr.Dropdown
+    gallery: gr.Gallery
+    mask: gr.UploadButton
+
+
 class CompareTab(NamedTuple):
     """What other tabs need of this one."""
 
     chosen: Chosen
-    evidence: gr.Dropdown
-    gallery: gr.Gallery
-    mask: gr.UploadButton
-    shown: list[gr.blocks.Block]  # what `comparing.show_upload` returns
+    choices: Choices
     inputs: list[gr.components.Component]  # of `comparing.answer_and_explain`
-    results: list[gr.components.Component]
+    shown: Shown
 
 
 def evidence_choices(task: Task) -> list[tuple[str, str]]:
@@ -41,15 +48,15 @@ def evidence_choices(task: Task) -> list[tuple[str, str]]:
     return [("Each model's own answer", OWN_ANSWER), *named]
 
 
-def change_task(task_id: str):
-    """Another modality. Returns (teacher, evidence, gallery, mask)."""
+def change_task(task_id: str) -> Choices:
+    """Another modality was chosen."""
     return choices_of(get_task(task_id))
 
 
-def choices_of(task: Task, teacher: str | None = None):
-    """What `change_task` returns, with a teacher chosen."""
+def choices_of(task: Task, teacher: str | None = None) -> Choices:
+    """The choices of a task, with a teacher chosen; None: its first."""
     teachers = teacher_choices(task)
-    return (
+    return Choices(
         gr.Radio(teachers, value=teacher or teachers[0][1]),
         gr.Dropdown(evidence_choices(task), value=OWN_ANSWER),
         gr.Gallery(example_pictures(task), selected_index=None),
@@ -63,9 +70,8 @@ def example_pictures(task: Task) -> list[tuple[str, str]]:
     return [(str(e.path), names[e.class_id]) for e in examples(task.id)]
 
 
-def _image_input() -> gr.Image:
-    """An image component that hands over the uploaded file itself: `read_image` judges its bytes."""
-    component = gr.Image(
+def _image_input() -> ImageFile:
+    return ImageFile(
         label="Image",
         sources=["upload", "clipboard"],
         type="filepath",
@@ -74,8 +80,6 @@ def _image_input() -> gr.Image:
         elem_classes="film",
         height=320,
     )
-    component.preprocess = lambda payload: payload.path if payload else None
-    return component
 
 
 class _Inputs(NamedTuple):
@@ -238,59 +242,56 @@ def build() -> CompareTab:
                 with gr.Tab("Export"):
                     exporting.build(temperature, list(controls.look._replace(slider_pair=pair)))
     look = list(controls.look._replace(slider_pair=pair))
-    results = list(
-        Results(
-            inputs.message,
-            verdict,
-            teacher_card,
-            student_card,
-            progress,
-            teacher_map,
-            student_map,
-            slider,
-            difference,
-            agreement,
-            editor,
-            changes,
-            softened,
-        )
+    shown = Shown(
+        inputs.chosen.image,
+        *inputs.window,
+        inputs.window_group,
+        inputs.message,
+        verdict,
+        teacher_card,
+        student_card,
+        progress,
+        teacher_map,
+        student_map,
+        slider,
+        difference,
+        agreement,
+        editor,
+        changes,
+        softened,
     )
     wanted = [*inputs.chosen, controls.evidence, controls.exact, temperature, *look]
-    shown = [inputs.chosen.image, *inputs.window, inputs.window_group, *results]
-    inputs.button.click(comparing.answer_and_explain, wanted, results, **WORK)
+    inputs.button.click(comparing.answer_and_explain, wanted, list(shown), **WORK)
     inputs.button.click(None, js=TO_THE_ANSWER)
-    _wire(inputs, controls, look, results, shown)
+    choices = Choices(inputs.chosen.teacher, controls.evidence, inputs.gallery, inputs.mask)
+    _wire(inputs, choices, controls, look, list(shown))
     views = ((SIDE, side_tab), (SLIDER, slider_tab), (DIFFERENCE, difference_tab))
     for view, tab in views:
-        tab.select(comparing.open_view(view), look, results, **QUICK)
+        tab.select(comparing.open_view(view), look, list(shown), **QUICK)
     fool_tab.select(erasing.open_canvas, None, editor, **QUICK)
     editor.input(erasing.paint_over, editor, changes, **WORK)
     temperature.change(comparing.soften, temperature, softened, **QUICK)
-    return CompareTab(
-        inputs.chosen, controls.evidence, inputs.gallery, inputs.mask, shown, wanted, results
-    )
+    return CompareTab(inputs.chosen, choices, wanted, shown)
 
 
-def _wire(inputs: _Inputs, controls: _Controls, look: list, results: list, shown: list) -> None:
+def _wire(inputs: _Inputs, choices: Choices, controls: _Controls, look: list, shown: list) -> None:
     image, task, teacher = inputs.chosen
     for source in (image, inputs.other):
         source.upload(comparing.show_upload, [source, task], shown, **READING)
     inputs.gallery.select(comparing.show_example, task, shown, **QUICK)
     for slider in inputs.window:
-        slider.release(comparing.show_window, [*inputs.window, task], [image, *results], **READING)
-    image.clear(comparing.clear_image, None, shown[1:], **QUICK)
-    teacher.input(comparing.clear, None, results, **QUICK)
-    task.input(
-        change_task, task, [teacher, controls.evidence, inputs.gallery, inputs.mask], **QUICK
-    )
-    inputs.mask.upload(masks.show_mask, [inputs.mask, image], results, **READING)
-    task.input(comparing.judge_again, [image, task], results, **QUICK)
+        slider.release(comparing.show_window, [*inputs.window, task], shown, **READING)
+    image.clear(comparing.clear_image, None, shown, **QUICK)
+    teacher.input(comparing.clear, None, shown, **QUICK)
+    task.input(change_task, task, list(choices), **QUICK)
+    inputs.mask.upload(masks.show_mask, [inputs.mask, image], shown, **READING)
+    task.input(comparing.judge_again, [image, task], shown, **QUICK)
     wanted = [controls.evidence, controls.exact]
-    controls.evidence.input(comparing.explain_again, [*wanted, *look], results, **WORK)
-    controls.exact.input(comparing.explain_again, [*wanted, *look], results, **WORK)
+    controls.evidence.input(comparing.explain_again, [*wanted, *look], shown, **WORK)
+    controls.exact.input(comparing.explain_again, [*wanted, *look], shown, **WORK)
     for control in look:
         event = control.release if isinstance(control, gr.Slider) else control.input
-        event(comparing.redraw, look, results, **QUICK)
+        event(comparing.redraw, look, shown, **QUICK)
     inverted = look[3]
     inverted.input(None, inverted, None, js=INVERT)
 

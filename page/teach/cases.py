@@ -1,4 +1,4 @@
-"""Teaching mode: a set of labelled cases from uploads, the votes of a class, and the score."""
+"""A set of labelled cases from uploads."""
 
 import csv
 import difflib
@@ -6,7 +6,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
@@ -39,9 +39,6 @@ class CaseSet:
 
     cases: tuple[Case, ...]
     problems: tuple[str, ...]
-
-
-# --- Reading a set -----------------------------------------------------------------------------
 
 
 def read_cases(uploads: Sequence[Path], task: Task, folder: Path) -> CaseSet:
@@ -251,109 +248,3 @@ def disagreements(
         and case.name in student
         and teacher[case.name] != student[case.name]
     )
-
-
-# --- Votes and score ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Votes:
-    """How many of a group chose each class. counts: by class id, in the order of the task."""
-
-    counts: Mapping[str, int]
-
-    @classmethod
-    def none(cls, task: Task) -> "Votes":
-        return cls(dict.fromkeys(task.class_ids, 0))
-
-    def with_vote(self, class_id: str, change: int = 1) -> "Votes":
-        """The votes with `change` more for a class; a count never falls below 0.
-
-        Raises `ValueError` for a class that is not of this task.
-        """
-        if class_id not in self.counts:
-            known = ", ".join(self.counts)
-            raise ValueError(f"There is no class '{class_id}'; the classes are: {known}.")
-        return Votes({**self.counts, class_id: max(0, self.counts[class_id] + change)})
-
-    @property
-    def total(self) -> int:
-        return sum(self.counts.values())
-
-    @property
-    def majority(self) -> tuple[str, ...]:
-        """The classes with the most votes: several where they tie, none before the first vote."""
-        most = max(self.counts.values(), default=0)
-        return tuple(id_ for id_, count in self.counts.items() if count == most > 0)
-
-    @property
-    def guess(self) -> str | None:
-        """The class that the group says; None while two tie or nobody has voted."""
-        return self.majority[0] if len(self.majority) == 1 else None
-
-
-@dataclass(frozen=True)
-class Round:
-    """One case that was played: what each said, as class ids. guess: None where nobody guessed."""
-
-    case: Case
-    guess: str | None
-    teacher: str
-    student: str
-
-    @property
-    def models_agree(self) -> bool:
-        return self.teacher == self.student
-
-    def right(self, player: str) -> bool | None:
-        """Whether "human", "teacher" or "student" was right; None where that cannot be said."""
-        said = {"human": self.guess, "teacher": self.teacher, "student": self.student}[player]
-        return None if said is None or self.case.label is None else said == self.case.label
-
-
-@dataclass(frozen=True)
-class Tally:
-    """right: right answers. of: answers to cases with a label."""
-
-    right: int
-    of: int
-
-    @property
-    def share(self) -> float:
-        """Right answers of all, in [0, 1]; NaN before the first."""
-        return self.right / self.of if self.of else float("nan")
-
-
-@dataclass(frozen=True)
-class Score:
-    """The running score of human, teacher and student over the rounds played so far."""
-
-    rounds: tuple[Round, ...] = field(default=())
-
-    def with_answer(self, case: Case, guess: str | None, teacher: str, student: str) -> "Score":
-        """The score after one more round; a case that was played, and so revealed, counts once."""
-        if any(played.case.path == case.path for played in self.rounds):
-            return self
-        return replace(self, rounds=(*self.rounds, Round(case, guess, teacher, student)))
-
-    def tally(self, player: str) -> Tally:
-        """Of "human", "teacher" or "student"; only cases with a label (and a guess) count."""
-        judged = [r.right(player) for r in self.rounds if r.right(player) is not None]
-        return Tally(sum(judged), len(judged))
-
-    @property
-    def human(self) -> Tally:
-        return self.tally("human")
-
-    @property
-    def teacher(self) -> Tally:
-        return self.tally("teacher")
-
-    @property
-    def student(self) -> Tally:
-        return self.tally("student")
-
-    @property
-    def disagreements(self) -> tuple[Round, ...]:
-        """The rounds in which teacher and student differed."""
-        return tuple(played for played in self.rounds if not played.models_agree)

@@ -4,36 +4,35 @@ import html
 import random
 import shutil
 import time
-from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
 from kdmodels.examples import examples
 from kdmodels.explain.overlays import overlay
-from kdmodels.images.archives import ArchiveError
 from kdmodels.images.read import ImageError, read_image
 from kdmodels.predict import answer
 from kdmodels.tasks import Task, get_task
 from page import words
-from page.compare.results import TROUBLE
 from page.heatmaps import heatmaps
 from page.pairs import ROLES, pair
 from page.parts import QUICK, REDRAW, WORK, film, model_choice, unpacking_folder
-from page.studies import MOST
-from page.teach.cases import Case, CaseSet, Score, Votes, disagreements, order, read_cases
-from page.turns import Superseded, Turns
+from page.sessions import SESSIONS, Superseded
+from page.teach.cases import Case, CaseSet, disagreements, order, read_cases
+from page.teach.score import Score, Votes
+from page.words import TROUBLE
 
 WELCOME = '<p class="verdict hint">Choose a case set, or take the examples, then press Start.</p>'
-LESSON_TURNS = Turns()
+LESSON = "lesson"  # the work that a newer request ends
 
 
 @dataclass
 class Lesson:
-    """A round of cases in one tab.
+    """A round of cases in one browser tab.
 
     said: (teacher, student) class ids by case name. folder: where the images are kept meanwhile.
     """
@@ -53,7 +52,19 @@ class Lesson:
         return self.cases[self.number]
 
 
-LESSONS: OrderedDict[str, Lesson] = OrderedDict()
+class Shown(NamedTuple):
+    """What an event of the Teach tab changes there; all else stays as it is."""
+
+    told: Any = gr.skip()
+    picture: Any = gr.skip()
+    question: Any = gr.skip()
+    choice: Any = gr.skip()
+    score: Any = gr.skip()
+    teacher_map: Any = gr.skip()
+    student_map: Any = gr.skip()
+    next: Any = gr.skip()
+    vote: Any = gr.skip()
+    reveal: Any = gr.skip()
 
 
 def example_cases(task: Task) -> CaseSet:
@@ -75,10 +86,12 @@ def _answers(lesson: Lesson, case: Case) -> tuple[str, str]:
     return lesson.said[case.name]
 
 
-def start(request: gr.Request, uploads, task_id: str, teacher: str, only_differ: bool):
-    """Begin with the uploaded case set, or the examples. Yields what `_shown` lists."""
-    tab = request.session_hash
-    turn = LESSON_TURNS.take(tab)
+def start(
+    request: gr.Request, uploads: list[str] | None, task_id: str, teacher: str, only_differ: bool
+) -> Iterator[Shown]:
+    """Begin with the uploaded case set, or the examples."""
+    session = SESSIONS.of(request)
+    turn = session.take_turn(LESSON)
     task = get_task(task_id)
     place = None
     try:
@@ -90,16 +103,16 @@ def start(request: gr.Request, uploads, task_id: str, teacher: str, only_differ:
         cases = order(found.cases, random.SystemRandom().randrange(2**32))
         problems = list(found.problems)
         lesson = Lesson(task, teacher, cases, folder=place)
-        usable, shown = [], time.perf_counter()
+        usable, drawn = [], time.perf_counter()
         for number, case in enumerate(cases):
-            LESSON_TURNS.check(turn)
+            turn.check()
             try:
                 _answers(lesson, case) if only_differ else read_image(case.path)
                 usable.append(case)
             except ImageError as error:
                 problems.append(f"{case.name}: {error}")
-            if time.perf_counter() - shown > REDRAW:
-                shown = time.perf_counter()
+            if time.perf_counter() - drawn > REDRAW:
+                drawn = time.perf_counter()
                 what = "Looking for disagreements" if only_differ else "Reading"
                 note = f"{what}: {number + 1} of {len(cases)} cases."
                 yield _blank(words.message("note", note))
@@ -115,17 +128,15 @@ def start(request: gr.Request, uploads, task_id: str, teacher: str, only_differ:
             yield _blank(told)
             return
         lesson.cases, lesson.votes = cases, Votes.none(task)
-        shown_first = _shown(lesson, told)
-        LESSON_TURNS.check(turn)
-        _forget(tab)
-        LESSONS[tab] = lesson
-        while len(LESSONS) > MOST:
-            _forget(next(iter(LESSONS)))
-        yield shown_first
+        first = _shown(lesson, told)
+        with session.lock:
+            turn.check()
+            session.keep(lesson)
+        yield first
     except Superseded:
-        yield [gr.skip()] * len(_blank(""))
-    except (*TROUBLE, ArchiveError) as error:
-        yield _blank(words.message("error", str(error)))
+        yield Shown()
+    except TROUBLE as error:
+        yield _blank(words.trouble(error))
 
 
 def _kept(uploads: list[str], folder: Path) -> list[Path]:
@@ -138,11 +149,6 @@ def _kept(uploads: list[str], folder: Path) -> list[Path]:
     return kept
 
 
-def _forget(tab: str | None) -> None:
-    if (old := LESSONS.pop(tab, None)) and old.folder:
-        old.folder.cleanup()
-
-
 def _listed(problems: list[str]) -> str:
     if not problems:
         return ""
@@ -150,28 +156,44 @@ def _listed(problems: list[str]) -> str:
     return f'<div class="message note" role="status"><ul>{rows}</ul></div>'
 
 
-def _blank(told: str) -> list:
-    """No case: message, picture, question, choice, score, both maps, buttons (next, vote, reveal)."""
-    nothing = [gr.Button(interactive=False)] * 3
-    return [told, None, WELCOME, gr.Radio(visible=False), "", None, None, *nothing]
+def _buttons(*, next: bool, guess: bool) -> dict[str, gr.Button]:
+    """Fields of `Shown`: which buttons can be pressed."""
+    return {
+        "next": gr.Button(interactive=next),
+        "vote": gr.Button(interactive=guess),
+        "reveal": gr.Button(interactive=guess),
+    }
 
 
-def _shown(lesson: Lesson, told: Any) -> list:
+def _blank(told: str) -> Shown:
+    """No case."""
+    return Shown(
+        told,
+        picture=None,
+        question=WELCOME,
+        choice=gr.Radio(visible=False),
+        score="",
+        teacher_map=None,
+        student_map=None,
+        **_buttons(next=False, guess=False),
+    )
+
+
+def _shown(lesson: Lesson, told: Any) -> Shown:
     """The case to guess, with everything that gives it away hidden."""
     case = f"Case {lesson.number + 1} of {len(lesson.cases)}. What is it?"
     choices = list(zip(lesson.task.class_names, lesson.task.class_ids, strict=True))
-    return [
+    pixels = read_image(lesson.case.path).pixels
+    return Shown(
         told,
-        gr.Image(read_image(lesson.case.path).pixels, label=f"Case {lesson.number + 1}"),
-        f'<p class="verdict" role="status">{case}</p>{_tally(lesson)}',
-        gr.Radio(choices, value=None, visible=True),
-        _score(lesson),
-        None,
-        None,
-        gr.Button(interactive=False),
-        gr.Button(interactive=True),
-        gr.Button(interactive=True),
-    ]
+        picture=gr.Image(pixels, label=f"Case {lesson.number + 1}"),
+        question=f'<p class="verdict" role="status">{case}</p>{_tally(lesson)}',
+        choice=gr.Radio(choices, value=None, visible=True),
+        score=_score(lesson),
+        teacher_map=None,
+        student_map=None,
+        **_buttons(next=False, guess=True),
+    )
 
 
 def _tally(lesson: Lesson) -> str:
@@ -185,59 +207,56 @@ def _score(lesson: Lesson) -> str:
     if not lesson.score.rounds:
         return ""
     players = (("You", "human"), ("Teacher", "teacher"), ("Student", "student"))
+    tallies = [(name, lesson.score.tally(player)) for name, player in players]
     entries = "".join(
-        f"<div><dt>{name}</dt><dd>{tally.right} of {tally.of}</dd></div>"
-        for name, player in players
-        if (tally := lesson.score.tally(player)) is not None
+        f"<div><dt>{name}</dt><dd>{t.right} of {t.of}</dd></div>" for name, t in tallies
     )
     return f'<dl class="numbers">{entries}</dl>'
 
 
-def vote(request: gr.Request, choice: str | None):
-    """One more vote of a class. Returns (question, choice)."""
-    lesson = LESSONS.get(request.session_hash)
+def vote(request: gr.Request, choice: str | None) -> Shown:
+    """One more vote of a class."""
+    lesson = SESSIONS.of(request).get(Lesson)
     if lesson is None or lesson.revealed or not choice:
-        return gr.skip(), gr.skip()
+        return Shown()
     lesson.votes = lesson.votes.with_vote(choice)
     case = f"Case {lesson.number + 1} of {len(lesson.cases)}. Next vote?"
-    return f'<p class="verdict" role="status">{case}</p>{_tally(lesson)}', gr.Radio(value=None)
+    question = f'<p class="verdict" role="status">{case}</p>{_tally(lesson)}'
+    return Shown(question=question, choice=gr.Radio(value=None))
 
 
-def reveal(request: gr.Request, choice: str | None):
-    """Show label, both answers, the score, then the heatmaps.
-
-    Yields (question, score, both maps, buttons as in `_blank`).
-    """
-    tab = request.session_hash
-    lesson = LESSONS.get(tab)
-    skip = [gr.skip()] * 7
+def reveal(request: gr.Request, choice: str | None) -> Iterator[Shown]:
+    """Show label, both answers, the score, then the heatmaps."""
+    session = SESSIONS.of(request)
+    lesson = session.get(Lesson)
     if lesson is None or lesson.revealed:
-        yield skip
+        yield Shown()
         return
-    turn = LESSON_TURNS.take(tab)
+    turn = session.take_turn(LESSON)
     try:
         said = _answers(lesson, lesson.case)
         guess = lesson.votes.guess if lesson.votes.total else choice
         lesson.score = lesson.score.with_answer(lesson.case, guess, *said)
         lesson.revealed = True
-        buttons = [gr.Button(interactive=lesson.number + 1 < len(lesson.cases))]
-        buttons += [gr.Button(interactive=False)] * 2
-        yield _verdict(lesson, guess, said), _score(lesson), None, None, *buttons
+        yield Shown(
+            question=_verdict(lesson, guess, said),
+            score=_score(lesson),
+            teacher_map=None,
+            student_map=None,
+            **_buttons(next=lesson.number + 1 < len(lesson.cases), guess=False),
+        )
         pixels = read_image(lesson.case.path).pixels
         models = dict(zip(ROLES, pair(lesson.task.id, lesson.teacher), strict=True))
         classes = dict(zip(ROLES, said, strict=True))
-        for role, step in heatmaps(
-            models, pixels, classes, exact=False, check=lambda: LESSON_TURNS.check(turn)
-        ):
+        for role, step in heatmaps(models, pixels, classes, exact=False, check=turn.check):
             label = f"{role.capitalize()}: {_name(lesson.task, classes[role])}"
-            shown = skip.copy()
-            shown[2 + ROLES.index(role)] = gr.Image(overlay(pixels, step.heatmap), label=label)
-            LESSON_TURNS.check(turn)
-            yield shown
+            drawn = gr.Image(overlay(pixels, step.heatmap), label=label)
+            turn.check()
+            yield Shown(**{f"{role}_map": drawn})
     except Superseded:
-        yield skip
+        yield Shown()
     except TROUBLE as error:
-        yield words.message("error", str(error)), *skip[1:]
+        yield Shown(question=words.trouble(error))
 
 
 def _verdict(lesson: Lesson, guess: str | None, said: tuple[str, str]) -> str:
@@ -250,12 +269,13 @@ def _verdict(lesson: Lesson, guess: str | None, said: tuple[str, str]) -> str:
     return f'<p class="verdict" role="status">{sentence}</p>{_tally(lesson)}{note}'
 
 
-def go_on(request: gr.Request):
+def go_on(request: gr.Request) -> Shown:
     """The next case; the score goes on."""
-    lesson = LESSONS.get(request.session_hash)
+    session = SESSIONS.of(request)
+    lesson = session.get(Lesson)
     if lesson is None or lesson.number + 1 >= len(lesson.cases):
-        return [gr.skip()] * len(_blank(""))
-    LESSON_TURNS.take(request.session_hash)
+        return Shown()
+    session.take_turn(LESSON)
     now = lesson.number, lesson.revealed, lesson.votes
     lesson.number, lesson.revealed = lesson.number + 1, False
     lesson.votes = Votes.none(lesson.task)
@@ -263,13 +283,7 @@ def go_on(request: gr.Request):
         return _shown(lesson, gr.skip())
     except TROUBLE as error:
         lesson.number, lesson.revealed, lesson.votes = now
-        told = words.message("error", str(error))
-        return [told, *[gr.skip()] * (len(_blank("")) - 1)]
-
-
-def leave(request: gr.Request) -> None:
-    LESSON_TURNS.leave(request.session_hash)
-    _forget(request.session_hash)
+        return Shown(told=words.trouble(error))
 
 
 def build() -> None:
@@ -304,9 +318,8 @@ def build() -> None:
             picture = film("Case", "teach-case", 420)
             with gr.Row():
                 maps = [film(role.capitalize(), f"teach-{role}", 320) for role in ROLES]
-    buttons = [more, voting, showing]
-    case = [told, picture, question, choice, score, *maps, *buttons]
-    begin.click(start, [files, task, teacher, differ], case, **WORK)
-    voting.click(vote, choice, [question, choice], **QUICK)
-    showing.click(reveal, choice, [question, score, *maps, *buttons], **WORK)
-    more.click(go_on, None, case, **WORK)
+    shown = list(Shown(told, picture, question, choice, score, *maps, more, voting, showing))
+    begin.click(start, [files, task, teacher, differ], shown, **WORK)
+    voting.click(vote, choice, shown, **QUICK)
+    showing.click(reveal, choice, shown, **WORK)
+    more.click(go_on, None, shown, **WORK)

@@ -10,7 +10,7 @@ from kdmodels.images.archives import Found
 from kdmodels.images.read import ImageError, read_image
 from kdmodels.predict import predict
 from page.batch.answers import COLUMNS, Row, run, to_csv
-from page.turns import Superseded
+from page.sessions import Superseded
 from tests.phantom import chest_phantom
 
 

@@ -8,7 +8,6 @@ from kdmodels.explain.similarity import share_inside
 from kdmodels.images.read import ImageError
 from page.compare import panels
 from page.compare.masks import mask_of
-from page.studies import Studies, Study
 
 FILM = Image.new("RGB", (100, 120))
 
@@ -48,21 +47,3 @@ def test_the_shares_are_those_of_each_models_own_heat():
         assert numbers[f"{role}_lungs"] == share_inside(heatmap, inside)
     assert numbers["teacher_lungs"] < 0.5 < numbers["student_lungs"]
     assert set(panels.numbers_of(maps)) == {"correlation", "overlap"}
-
-
-def test_a_mask_stays_with_its_file():
-    studies = Studies()
-    studies.put("tab", Study(None, "cxr", "vgg19", None, 1.0))
-    studies.put_source("tab", "one.png")
-    studies.put_mask("tab", np.ones((2, 2), bool), "another.png")  # read for another file
-    assert studies.get("tab").inside is None
-    studies.put_mask("tab", np.ones((2, 2), bool), "one.png")
-    assert studies.get("tab").inside is not None
-    studies.drop("tab")  # another teacher
-    assert studies.mask("tab") is not None
-    studies.put_source("tab", "another.png")
-    assert studies.mask("tab") is None
-    studies.drop_source("tab")
-    assert studies.source("tab") is None
-    studies.put_mask(None, np.ones((2, 2), bool))
-    assert studies.mask(None) is None

@@ -14,7 +14,7 @@ from kdmodels.images.read import ImageError
 from page.compare import looks
 from page.compare.erasing import PNG_ADDRESS, painted
 from page.compare.looks import SLIDER_PAIRS, Look
-from page.studies import Study
+from page.compare.study import Study
 
 LOOK = Look("viridis", 0.5, 0.2, False, "Original and student")
 

@@ -1,7 +1,6 @@
-"""`page.teach.cases`: good rows work whatever the others hold, and the score counts what it says."""
+"""`page.teach.cases`: good rows work whatever the others hold."""
 
 import io
-import math
 import zipfile
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kdmodels.tasks import TASKS, get_task
-from page.teach.cases import Case, Score, Votes, disagreements, order, read_cases
+from page.teach.cases import Case, disagreements, order, read_cases
 
 CXR = get_task("cxr")
 
@@ -195,35 +194,3 @@ def test_disagreements_are_those_where_both_answered_differently(cases):
     student = {"0.png": "covid", "1.png": "covid", "2.png": "normal", "8.png": "covid"}
     found = disagreements(reversed(cases), teacher, student)
     assert [case.name for case in found] == ["2.png", "1.png"]
-
-
-def test_votes_are_counted_and_ties_are_told():
-    votes = Votes.none(CXR)
-    assert votes.majority == () and votes.guess is None and votes.total == 0
-    first = votes.with_vote("normal").with_vote("covid", 3).with_vote("normal", 2)
-    assert first.counts == {"covid": 3, "pneumonia": 0, "normal": 3} and first.total == 6
-    assert first.majority == ("covid", "normal") and first.guess is None
-    second = first.with_vote("covid", -1).with_vote("pneumonia", -5)
-    assert second.majority == ("normal",) and second.guess == "normal" and second.total == 5
-    assert votes.total == 0  # each is a new one
-    with pytest.raises(ValueError, match="no class 'cat'; the classes are: covid"):
-        votes.with_vote("cat")
-
-
-def test_the_score_counts_each_player_over_the_cases_that_can_be_judged(cases):
-    score = Score()
-    assert math.isnan(score.human.share)
-    score = score.with_answer(cases[0], "covid", "covid", "normal")
-    score = score.with_answer(cases[1], "covid", "normal", "normal")
-    score = score.with_answer(cases[2], None, "pneumonia", "covid")  # nobody guessed
-    score = score.with_answer(cases[3], "covid", "covid", "covid")  # no label
-    assert (score.human.right, score.human.of) == (1, 2) and score.human.share == 0.5
-    assert (score.teacher.right, score.teacher.of) == (3, 3)
-    assert (score.student.right, score.student.of) == (1, 3)
-    assert [played.case.name for played in score.disagreements] == ["0.png", "2.png"]
-
-
-def test_a_case_that_was_revealed_counts_only_once(cases):
-    score = Score().with_answer(cases[0], "normal", "covid", "covid")
-    again = score.with_answer(cases[0], "covid", "covid", "covid")
-    assert again == score and (again.human.right, again.human.of) == (0, 1)

@@ -1,22 +1,22 @@
-"""What an event of the comparison changes on the page; all else stays as it is."""
+"""What an event of the Compare tab changes there; all else stays as it is."""
 
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from kdmodels.engines.choice import EngineError
-from kdmodels.images.read import ImageError
-from kdmodels.models.checkpoints import CheckpointError
 from page import words
 
 HINT = '<p class="verdict hint">Upload, paste or choose an image, then press Compare.</p>'
-TROUBLE = (ImageError, CheckpointError, EngineError)  # what is told in one sentence
 WAITING = '<p class="legend">Compare an image first.</p>'
 
 
-class Results(NamedTuple):
+class Shown(NamedTuple):
     """One field for each component, in the order in which the page lists them."""
 
+    image: Any = gr.skip()
+    window_centre: Any = gr.skip()
+    window_width: Any = gr.skip()
+    window: Any = gr.skip()  # the group of both
     message: Any = gr.skip()
     verdict: Any = gr.skip()
     teacher_card: Any = gr.skip()
@@ -36,9 +36,9 @@ def map_label(role: str) -> str:
     return f"Where the {role} looked"
 
 
-def cleared(**changes: Any) -> Results:
+def cleared(**changes: Any) -> Shown:
     """Nothing is compared yet."""
-    return Results(
+    return Shown(
         verdict=HINT,
         teacher_card="",
         student_card="",
@@ -54,6 +54,6 @@ def cleared(**changes: Any) -> Results:
     )._replace(**changes)
 
 
-def failed(error: Exception) -> Results:
+def failed(error: Exception) -> Shown:
     """One sentence, and no answer of anything else beside it."""
-    return cleared(message=words.message("error", str(error)))
+    return cleared(message=words.trouble(error))
