@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kdmodels import __version__
+from kdmodels.cache import cache_folder
 from kdmodels.engines.base import (
     Engine,
     EngineError,
@@ -28,7 +29,7 @@ from kdmodels.engines.base import (
     default_threads,
     is_out_of_memory,
 )
-from kdmodels.engines.cache import BlobCache, cache_folder
+from kdmodels.engines.blobs import BlobCache
 from kdmodels.engines.machine import cpu_name
 from kdmodels.engines.pytorch import size_of
 from kdmodels.models.classmaps import tapped

@@ -42,6 +42,7 @@ def draw(kind: int, seed: int, side: int = 32, colour: bool = False) -> Image.Im
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """What is kept between runs stays in a folder of each test."""
+    monkeypatch.delenv("KD_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 

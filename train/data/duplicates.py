@@ -18,8 +18,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
+from kdmodels.cache import cache_path, write_atomically
 from kdmodels.images.read import ImageError, read_image
-from train.data.cache import cache_folder, write_atomically
 from train.data.manifest import DataError
 
 MAX_DISTANCE = 16
@@ -53,7 +53,7 @@ def hash_images(paths: Sequence[Path], root: Path) -> np.ndarray:
     other: it gets the SHA-256 of its name instead, for this time.
     """
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    cache = cache_folder() / f"phash-{name}.csv"
+    cache = cache_path(f"phash-{name}.csv")
     keys = [_key(path, root) for path in paths]
     known = _read_cache(cache)
     missing = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in known]

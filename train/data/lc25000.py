@@ -14,8 +14,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
+from kdmodels.cache import cache_path, write_atomically
 from kdmodels.tasks import TASKS
-from train.data.cache import cache_folder, write_atomically
 from train.data.layouts import find_parents, images_in, known_subfolders
 from train.data.manifest import DataError, Manifest, Sample
 
@@ -145,7 +145,7 @@ def _read_tiles(label: str, folder: Path | None) -> dict[str, str]:
 
 def _fetch(label: str) -> bytes:
     """The table of a class from the cache, or from `CLUSTER_URL` and then into the cache."""
-    url, cached = CLUSTER_URL.format(label), cache_folder() / CLUSTER_FOLDER / f"{label}.csv"
+    url, cached = CLUSTER_URL.format(label), cache_path(f"{CLUSTER_FOLDER}/{label}.csv")
     with suppress(OSError):
         data = cached.read_bytes()
         if _sha256(data) == CLUSTER_SHA256[label]:

@@ -36,8 +36,8 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from pyarrow.parquet import ParquetWriter
 from tqdm import tqdm
 
+from kdmodels.cache import cache_path
 from kdmodels.tasks import Task
-from train.data.cache import cache_folder
 from train.data.cells import Cell, size_of
 from train.data.manifest import SPLITS, DataError, Manifest, Sample
 
@@ -108,7 +108,7 @@ def _load(root: str | Path) -> tuple[str, dict[str, Dataset]]:
 
 
 def _builder(root: str | Path) -> DatasetBuilder:
-    cache = cache_folder() / "datasets"
+    cache = cache_path("datasets")
     if "://" in str(root):
         return load_dataset_builder("parquet", data_files=str(root), cache_dir=str(cache))
     path = Path(root).expanduser()

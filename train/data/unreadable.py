@@ -17,8 +17,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from kdmodels.cache import cache_path, write_atomically
 from kdmodels.images.read import ImageError
-from train.data.cache import cache_folder, write_atomically
 from train.data.cells import Cell
 from train.data.manifest import DataError, Manifest, read_checked
 
@@ -66,7 +66,7 @@ def find_unreadable(paths: Sequence[Path | Cell]) -> dict[int, str]:
     """Which images cannot be read, by index and in its order, and why."""
     stamps = [_stamp(path) for path in paths]
     folder = os.path.commonpath([os.path.dirname(name) for name, _ in stamps])
-    cache = cache_folder() / f"readable-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.json"
+    cache = cache_path(f"readable-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.json")
     known = _read_cache(cache)
     unknown = [i for i, (name, stamp) in enumerate(stamps) if known.get(name) != stamp]
     reasons: dict[int, str] = {}

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from kdmodels.cache import write_atomically
 from kdmodels.examples import FOLDER
 from kdmodels.tasks import Task
-from train.data.cache import write_atomically
 from train.data.manifest import DataError, Manifest, Sample, read_pixels
 from train.examples.closeness import MEASURES, Images, compare, thresholds, too_close, turns_of
 from train.examples.composites import LICENCES, PATIENTS, PLANS, SIDE, film_maker, read_licences

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from train.data.cache import write_atomically
+from kdmodels.cache import write_atomically
 from train.learn.recipes import Recipe, RecipeError, to_dict
 
 log = logging.getLogger("train")

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from train.data.cache import write_atomically
+from kdmodels.cache import write_atomically
 from train.data.cells import size_of
 from train.learn.objectives import Answers
 from train.learn.runs import RunError

@@ -17,12 +17,12 @@ from scipy.stats import binomtest, chi2
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
+from kdmodels.cache import write_atomically
 from kdmodels.familiar import modality
 from kdmodels.familiar.modality import Basis, Reference, paragraph
 from kdmodels.familiar.statistics import COMPRESSED, describe
 from kdmodels.images.read import read_image
 from kdmodels.tasks import TASKS, Task
-from train.data.cache import write_atomically
 from train.data.manifest import DataError, Manifest, Sample, read_picture
 from train.data.open import open_manifest
 from train.measure.junk import GREY, junk

@@ -22,9 +22,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from kdmodels.cache import write_atomically
 from kdmodels.models.checkpoints import Checkpoint, Index
 from kdmodels.tasks import Task
-from train.data.cache import write_atomically
 from train.data.manifest import Manifest, Sample
 
 REPOSITORY = Path(__file__).parents[2]

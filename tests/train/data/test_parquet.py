@@ -182,7 +182,7 @@ def test_nothing_is_written_beside_the_data_and_nobody_is_asked(tables, monkeypa
     before = {path: path.stat().st_mtime_ns for path in tables.rglob("*")}
     cell = open_manifest("cxr", tables).samples[0].path
     assert {path: path.stat().st_mtime_ns for path in tables.rglob("*")} == before
-    assert cell.file.is_relative_to(Path(os.environ["XDG_CACHE_HOME"]) / "explainable-kd")
+    assert cell.file.is_relative_to(Path(os.environ["XDG_CACHE_HOME"]) / "teacher-and-student")
     assert not datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import train.data.unreadable
+from kdmodels.cache import cache_folder
 from kdmodels.tasks import get_task
 from train.__main__ import main
 from train.data.manifest import DataError
@@ -145,7 +146,7 @@ def test_what_was_tried_before_an_interruption_is_kept(folder, tried, monkeypatc
 @pytest.mark.parametrize("damage", [b"", b"[1, 2]", b"\xff", b'{"a'])
 def test_a_damaged_memory_counts_as_empty(folder, tried, damage, tmp_path):
     open_manifest("cxr", folder)
-    (file,) = train.data.unreadable.cache_folder().iterdir()
+    (file,) = cache_folder().iterdir()
     before = file.read_bytes()
     file.write_bytes(damage)
     open_manifest("cxr", folder)
@@ -153,9 +154,8 @@ def test_a_damaged_memory_counts_as_empty(folder, tried, damage, tmp_path):
     assert json.loads(file.read_bytes()) == json.loads(before)
 
 
-def test_a_memory_that_cannot_be_written_is_said_and_is_no_error(folder, caplog):
-    train.data.unreadable.cache_folder().parent.mkdir(exist_ok=True)
-    train.data.unreadable.cache_folder().write_text("a file where the folder should be")
+def test_a_memory_that_cannot_be_written_is_said_and_is_no_error(folder, caplog, monkeypatch):
+    monkeypatch.setattr("kdmodels.cache.cache_folder", lambda: None)
     with caplog.at_level(logging.WARNING, logger="train"):
         assert len(open_manifest("cxr", folder).samples) == 120
     assert "cannot be kept in" in caplog.text

@@ -8,48 +8,17 @@ is bounded: entries that were not used for long go, and the least recently used 
 import hashlib
 import json
 import os
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from kdmodels.cache import write_atomically
+
 MAX_BYTES = 2_000_000_000
 MAX_DAYS = 60  # without use
 _DAY = 24 * 3600
-
-
-def _usable(folder: Path) -> bool:
-    """Make the folder if needed; whether it is this user's own and can be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
-            return False  # a blob is input to native code: none from other users
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
-
-
-def cache_folder() -> Path | None:
-    """$KD_CACHE, else `teacher-and-student` in $XDG_CACHE_HOME, else in ~/.cache.
-
-    Where that cannot be written to, a folder of this user among the temporary files; None where
-    there is no such place either.
-    """
-    name = "teacher-and-student"
-    places = []
-    if own := os.environ.get("KD_CACHE"):
-        places.append(Path(own))
-    elif shared := os.environ.get("XDG_CACHE_HOME"):
-        places.append(Path(shared) / name)
-    else:
-        with suppress(RuntimeError):  # there is no home
-            places.append(Path.home() / ".cache" / name)
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    places.append(Path(tempfile.gettempdir()) / f"{name}-{user}")
-    return next((place for place in places if _usable(place)), None)
 
 
 class BlobCache:
@@ -89,13 +58,13 @@ class BlobCache:
 
     def put(self, key: dict, blob: bytes, about: dict) -> None:
         """Keep a blob and a JSON object about it."""
-        if self.folder is None:
-            return
+        if self.folder is None or not self.folder.is_dir():
+            return  # nobody but `cache_folder` makes it, with the rights that it needs
         blob_file, about_file = self._files(key)
         entry = {"key": key, "sha256": hashlib.sha256(blob).hexdigest(), "about": about}
         with suppress(OSError):
-            self._write(blob_file, blob)
-            self._write(about_file, json.dumps(entry, indent=1).encode())
+            write_atomically(blob_file, blob)
+            write_atomically(about_file, json.dumps(entry, indent=1).encode())
         with suppress(OSError):
             self._prune()
 
@@ -103,18 +72,6 @@ class BlobCache:
         for file in self._files(key) if self.folder else ():
             with suppress(OSError):
                 file.unlink()
-
-    def _write(self, file: Path, content: bytes) -> None:
-        """Whole or not at all, whoever else writes the same."""
-        handle, partial = tempfile.mkstemp(suffix=".partial", dir=self.folder)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-            os.replace(partial, file)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(partial)
-            raise
 
     def _prune(self) -> None:
         now = time.time()

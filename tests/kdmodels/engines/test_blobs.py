@@ -1,9 +1,8 @@
-"""`kdmodels.engines.cache`: what is kept comes back whole or not at all, and the folder is bounded."""
+"""`kdmodels.engines.blobs`: what is kept comes back whole or not at all, and the folder is bounded."""
 
 import json
 import os
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdmodels.engines.cache import BlobCache, cache_folder
+from kdmodels.engines.blobs import BlobCache
 
 KEY = {"checkpoint": "ab", "batch": 1}
 BLOB = bytes(range(256)) * 40
@@ -73,7 +72,7 @@ def test_a_damaged_entry_is_not_there_and_can_be_put_anew(cache, damage):
 
 
 def test_the_least_recently_used_blobs_go_when_there_are_too_many_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdmodels.engines.cache.MAX_BYTES", 3 * len(BLOB))
+    monkeypatch.setattr("kdmodels.engines.blobs.MAX_BYTES", 3 * len(BLOB))
     cache = BlobCache(tmp_path)
     now = time.time()
     for i in range(3):
@@ -147,64 +146,3 @@ def test_many_may_write_and_read_the_same_at_once(cache):
         thread.join(60)
     assert seen and not mistakes
     assert not list(cache.folder.glob("*.partial"))
-
-
-# --- where -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def places(monkeypatch, tmp_path):
-    """A home, a folder for temporary files, and no wish for another place."""
-    for name in ("KD_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "home").mkdir()
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    return tmp_path
-
-
-def test_the_place_follows_the_environment(places, monkeypatch):
-    assert cache_folder() == places / "home/.cache/teacher-and-student"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(places / "xdg"))
-    assert cache_folder() == places / "xdg/teacher-and-student"
-    monkeypatch.setenv("KD_CACHE", str(places / "own/deep"))
-    assert cache_folder() == places / "own/deep"
-    assert not list((places / "own/deep").iterdir())
-    assert (places / "own/deep").stat().st_mode & 0o077 == 0 or sys.platform == "win32"
-
-
-def closed_by_file(places: Path) -> str:
-    (places / "file").write_text("")
-    return str(places / "file/cache")
-
-
-def closed_by_system(places: Path) -> str:
-    return "/proc/teacher-and-student"
-
-
-def closed_by_rights(places: Path) -> str:
-    (places / "closed").mkdir(mode=0o500)
-    return str(places / "closed/cache")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
-@pytest.mark.parametrize("close", [closed_by_file, closed_by_system, closed_by_rights])
-def test_temporary_files_serve_where_the_cache_cannot_be_written(places, monkeypatch, close):
-    if close is closed_by_rights and os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    monkeypatch.setenv("KD_CACHE", close(places))
-    folder = cache_folder()
-    assert folder == places / f"tmp/teacher-and-student-{os.getuid()}"
-    assert folder.stat().st_mode & 0o077 == 0
-    monkeypatch.setattr(tempfile, "tempdir", closed_by_file(places))
-    assert cache_folder() is None
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
-def test_a_folder_of_another_user_is_not_trusted(places, monkeypatch):
-    folder = places / "theirs"
-    folder.mkdir()
-    os.chown(folder, 12345, 12345)
-    monkeypatch.setenv("KD_CACHE", str(folder))
-    assert cache_folder() == places / "tmp/teacher-and-student-0"
