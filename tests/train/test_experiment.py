@@ -30,7 +30,9 @@ from train.release.store import read_results
 from train.tables.details import details
 
 SIDE = 32  # px
-SHIPPED = [read_recipe(p) for p in sorted(FOLDER.glob("*.yaml")) if not p.name.startswith("_")]
+SHIPPED = [
+    read_recipe(p) for p in sorted(FOLDER.glob("*.yaml")) if not p.name.startswith(("_", "any-"))
+]
 IN_ORDER = sorted(SHIPPED, key=lambda r: (get_spec(r.model).role != "teacher", len(r.teachers)))
 # With the real networks: all of one task's teachers, and what is asked most of them and of OFA-595.
 REAL = [

@@ -80,7 +80,7 @@ def _run(args: argparse.Namespace) -> None:
     teacher_id = "+".join(TEACHERS) if teacher_id == "all" else teacher_id
     objective = getattr(args, "objective", None)
     path = args.recipe or find_recipe(args.task, args.model, teacher_id, objective)
-    recipe = read_recipe(path, seed=args.seed)
+    recipe = read_recipe(path, args.task, seed=args.seed)
     asked = (args.task, args.model, teacher_id)
     if (recipe.task, recipe.model, recipe.teacher) != asked:
         raise RecipeError(

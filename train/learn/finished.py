@@ -15,7 +15,7 @@ from kdmodels.models.checkpoints import Checkpoint
 from kdmodels.models.zoo import StateDict, build_model
 from kdmodels.predict import Classifier
 from kdmodels.tasks import get_task
-from train.learn.recipes import FOLDER, Recipe, read_recipe, to_dict
+from train.learn.recipes import FOLDER, Recipe, file_of, read_recipe, to_dict
 
 log = logging.getLogger("train")
 
@@ -54,7 +54,7 @@ def read_run(run: Path, data_id: str) -> tuple[Checkpoint, StateDict]:
     known = recipe_of(recipe["name"], recipe["seed"])
     if not known or json.loads(json.dumps(to_dict(known))) != recipe:
         raise UnusableRun(
-            f"{run} was not made by {FOLDER / recipe['name']}.yaml as it stands, so nobody could "
+            f"{run} was not made by {file_of(recipe['name'], FOLDER)} as it stands, so nobody could "
             "repeat it."
         )
     if shortened:
@@ -78,8 +78,9 @@ def read_runs(runs: Sequence[Path], data_id: str) -> Iterator[tuple[Path, Checkp
 
 def recipe_of(name: str, seed: int = 0) -> Recipe | None:
     """The recipe of that name in the repository, which is the `Checkpoint.stem` of its weights."""
-    file = FOLDER / f"{name}.yaml"
-    return read_recipe(file, seed=seed) if file.exists() else None
+    file = file_of(name, FOLDER)
+    task = name.partition("-")[0]
+    return read_recipe(file, task, seed=seed) if file.exists() else None
 
 
 def digest_of(recipe: Recipe) -> str:
@@ -100,7 +101,7 @@ def row_of(recipe: Recipe, data_id: str, teacher_sha256: str | None = None) -> C
         sha256="",
         bytes=0,
         storage="float32",
-        recipe=f"train/recipes/{recipe.name}.yaml",
+        recipe=f"train/recipes/{file_of(recipe.name, FOLDER).name}",
         data=data_id,
         date=datetime.date.today().isoformat(),
         seed=recipe.seed,

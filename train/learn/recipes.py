@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import yaml
 
 from kdmodels.models.zoo import get_spec
 from kdmodels.tasks import get_task
+from kdmodels.tasks.known import SHIPPED
 from train.learn.objectives import build_objective
 
 FOLDER = Path(__file__).parents[1] / "recipes"
+ANY = "any"  # begins the names of recipes for any task
 
 
 class RecipeError(Exception):
@@ -121,15 +124,28 @@ def _read_yaml(path: Path) -> dict:
     return content
 
 
-def read_recipe(path: str | Path, **overrides) -> Recipe:
+def file_of(name: str, folder: Path) -> Path:
+    """The file of a recipe that is called `<task>-...`: its own, or `any-...`, which is for whatever
+    task a user brings.
+    """
+    task, _, rest = name.partition("-")
+    own = folder / f"{name}.yaml"
+    return own if own.exists() or task in SHIPPED else folder / f"{ANY}-{rest}.yaml"
+
+
+def read_recipe(path: str | Path, task: str | None = None, **overrides) -> Recipe:
     """Read a recipe file (with its `base`, if it names one) and apply overrides that are not None.
+
+    task: of a recipe whose file names none, because it is for any.
 
     Raises `RecipeError` for a missing file, an unknown key (naming the nearest valid one), an
     unknown task, model, teacher or objective, or a teacher that is missing or has no use.
     """
     path = Path(path)
     content = _read_yaml(path) | {k: v for k, v in overrides.items() if v is not None}
-    content.setdefault("name", path.stem)
+    if task:
+        content.setdefault("task", task)
+    content.setdefault("name", re.sub(rf"^{ANY}-", f"{task}-", path.stem))
     _check_keys(path, content, Recipe)
     missing = [k for k in ("task", "model", "phases") if k not in content]
     if missing:
@@ -203,7 +219,7 @@ def find_recipe(
     name = _stem(task, model, teacher)
     if variant not in (None, "", usual_objective(teacher)):
         name += f"-{variant}"
-    return FOLDER / f"{name}.yaml"
+    return file_of(name, FOLDER)
 
 
 def to_dict(recipe: Recipe) -> dict:

@@ -94,7 +94,7 @@ def _all_answered(
 
 
 def _recipe_digest(row: Checkpoint) -> str:
-    recipe = recipe_of(Path(row.recipe).stem)
+    recipe = recipe_of(row.stem)
     if not recipe:
         raise ResultsError(
             f"{row.recipe}, which {row.name} was trained by, is gone; restore it, or remove the "

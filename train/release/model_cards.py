@@ -164,7 +164,7 @@ def speed(row: Checkpoint) -> str | None:
 def _recipe(row: Checkpoint) -> Recipe | None:
     """The recipe of a checkpoint; None where its file is not at hand."""
     file = FOLDER / Path(row.recipe).name
-    return read_recipe(file, seed=row.seed) if file.exists() else None
+    return read_recipe(file, row.task, seed=row.seed) if file.exists() else None
 
 
 def _in_full(recipe: Recipe | None) -> str | None:

@@ -8,21 +8,32 @@ import pytest
 import yaml
 
 from kdmodels.models.zoo import STUDENTS, TEACHERS, get_spec
+from kdmodels.tasks import TASKS, Task
 from train.learn.recipes import (
     FOLDER,
     Phase,
     Recipe,
     RecipeError,
+    file_of,
     find_recipe,
     read_recipe,
     to_dict,
 )
 
-SHIPPED = sorted(p for p in FOLDER.glob("*.yaml") if not p.name.startswith("_"))
+SHIPPED = sorted(p for p in FOLDER.glob("*.yaml") if not p.name.startswith(("_", "any-")))
+FOR_ANY = sorted(FOLDER.glob("any-*.yaml"))
 STUDENT_DIFFERENCES = {
     "name", "objective", "objective_settings", "teacher", "teacher_size", "swap_surroundings",
 }  # fmt: skip
 GOOD = {"task": "cxr", "model": "ofa_595", "phases": [{"size": 32, "epochs": 1, "lr": 0.1}]}
+
+
+@pytest.fixture
+def shapes(monkeypatch) -> str:
+    """The id of a task of the user's."""
+    task = Task(id="shapes", name="Shapes", classes=["circle", "square"])
+    monkeypatch.setitem(TASKS, task.id, task)
+    return task.id
 
 
 @pytest.fixture
@@ -58,11 +69,38 @@ def test_a_shipped_recipe_is_stored_under_its_own_name(path, new_row):
     assert replace(row, variant=recipe.variant).stem == path.stem
 
 
-def test_students_of_a_task_differ_in_the_objective_only():
-    students = [r for r in map(read_recipe, SHIPPED) if r.model in STUDENTS]
+@pytest.mark.parametrize("path", FOR_ANY, ids=lambda p: p.stem)
+def test_a_recipe_for_any_task_is_found_and_named_for_a_task_of_ones_own(path, shapes):
+    recipe = read_recipe(path, shapes)
+    assert (recipe.task, recipe.name) == (shapes, path.stem.replace("any", shapes, 1))
+    assert file_of(recipe.name, FOLDER) == path
+    assert find_recipe(shapes, recipe.model, recipe.teacher) == path
+
+
+def test_there_is_a_recipe_for_any_task_of_each_usual_pair(shapes):
+    pairs = [(teacher, None) for teacher in (*TEACHERS, STUDENTS[0])]
+    pairs += [(STUDENTS[0], teacher) for teacher in (*TEACHERS, "+".join(TEACHERS))]
+    assert {find_recipe(shapes, *pair) for pair in pairs} == set(FOR_ANY)
+
+
+def test_a_recipe_of_its_own_goes_before_the_one_for_any_task(tmp_path):
+    assert file_of("shapes-vgg19", tmp_path).name == "any-vgg19.yaml"
+    assert file_of("cxr-vgg19", tmp_path).name == "cxr-vgg19.yaml"  # is missing, and said to be
+    (tmp_path / "shapes-vgg19.yaml").touch()
+    assert file_of("shapes-vgg19", tmp_path).name == "shapes-vgg19.yaml"
+
+
+def test_a_recipe_for_any_task_needs_one():
+    with pytest.raises(RecipeError, match="task"):
+        read_recipe(FOR_ANY[0])
+
+
+def test_students_of_a_task_differ_in_the_objective_only(shapes):
+    recipes = [*map(read_recipe, SHIPPED), *(read_recipe(path, shapes) for path in FOR_ANY)]
+    students = [r for r in recipes if r.model in STUDENTS]
     assert students
     for student in students:
-        control = read_recipe(find_recipe(student.task, student.model))
+        control = read_recipe(find_recipe(student.task, student.model), student.task)
         given, wanted = to_dict(student), to_dict(control)
         assert {k for k in given if given[k] != wanted.get(k)} <= STUDENT_DIFFERENCES
         smoothing = [r.objective_settings.get("label_smoothing") for r in (student, control)]
