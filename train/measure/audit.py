@@ -42,7 +42,7 @@ from train.data.manifest import DataError, Manifest
 from train.data.pixels import PixelStore
 from train.learn.finished import as_trained, read_runs
 from train.learn.loop import predict_logits
-from train.measure.evaluate import unlike_logits, unlike_shares
+from train.measure.evaluate import say_differences, unlike_logits, unlike_shares
 from train.measure.films import Films, masked_films
 from train.measure.floors import FEATURES, TINY
 from train.measure.kept import KeptRun, ResultsError
@@ -158,8 +158,7 @@ def audit_task(manifest: Manifest, write: bool = False, runs: Sequence[Path] = (
             other += _unlike(known.get(audit.key), audit)
     for key in sorted(known.keys() - seen):
         log.info("%s: not checked, its weights are not at hand.", key)
-    for line in other:
-        log.info("DIFFERS: %s", line)
+    say_differences(other)
     return other
 
 

@@ -13,6 +13,8 @@ from train.options import (
     known_task,
 )
 
+WRITE_HELP = "keep it in results/; without, exit code 1 when it is not what is kept there"
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     evaluate = commands.add_parser(
@@ -23,13 +25,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     which.add_argument("--task", type=known_task, help=TASK_HELP)
     which.add_argument("--all", action="store_true", help="every task that has weights and data")
     evaluate.add_argument("--data", default=default_data(), help=DATA_HELP)
-    evaluate.add_argument("--write", action="store_true", help="keep it in results/")
+    evaluate.add_argument("--write", action="store_true", help=WRITE_HELP)
     evaluate.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=RUNS_HELP)
     evaluate.set_defaults(run=_run_evaluate)
 
     audit = commands.add_parser("audit", help="ask what the stored weights know without the lungs")
     add_data(audit)
-    audit.add_argument("--write", action="store_true", help="keep it in results/")
+    audit.add_argument("--write", action="store_true", help=WRITE_HELP)
     audit.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=RUNS_HELP)
     audit.set_defaults(run=_run_audit)
 
@@ -37,19 +39,19 @@ def add(commands: argparse._SubParsersAction) -> None:
     add_data(looks)
     looks.add_argument("--images", type=int, default=100, help="of the test split (default: 100)")
     looks.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=RUNS_HELP)
-    looks.add_argument("--write", action="store_true", help="store the results in weights/")
+    looks.add_argument("--write", action="store_true", help=WRITE_HELP)
     looks.set_defaults(run=_run_agreement)
 
     leakage = commands.add_parser(
-        "leakage", help="measure what a split by image gains cheap classifiers, into weights/"
+        "leakage", help="measure what a split by image gains cheap classifiers"
     )
     add_data(leakage)
+    leakage.add_argument("--write", action="store_true", help=WRITE_HELP)
     leakage.set_defaults(run=_run_leakage)
 
-    probe = commands.add_parser(
-        "probe", help="a linear probe on a frozen ImageNet network, into weights/"
-    )
+    probe = commands.add_parser("probe", help="fit a linear probe on a frozen ImageNet network")
     add_data(probe)
+    probe.add_argument("--write", action="store_true", help=WRITE_HELP)
     probe.add_argument(
         "--guide", type=Path, help="safetensors of MobileNetV2 (default: timm's, from the Hub)"
     )
@@ -64,7 +66,6 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _run_evaluate(args: argparse.Namespace) -> int:
-    """Exit code: 1 when a kept answer is not what the weights give."""
     from train.measure.evaluate import evaluate_all, evaluate_task
 
     data, evaluate = (args.data, evaluate_all) if args.all else (open_data(args), evaluate_task)
@@ -72,29 +73,27 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 
 
 def _run_audit(args: argparse.Namespace) -> int:
-    """Exit code: 1 when a kept answer is not what the weights give."""
     from train.measure.audit import audit_task
 
     return 1 if audit_task(open_data(args), args.write, args.runs) else 0
 
 
-def _run_agreement(args: argparse.Namespace) -> None:
+def _run_agreement(args: argparse.Namespace) -> int:
     from train.measure.agreement import agreement_task
 
-    agreement_task(open_data(args), args.images, args.runs, args.write)
+    return 1 if agreement_task(open_data(args), args.images, args.runs, args.write) else 0
 
 
-def _run_leakage(args: argparse.Namespace) -> None:
-    from train.measure.leakage import write_leakage
+def _run_leakage(args: argparse.Namespace) -> int:
+    from train.measure.leakage import leakage_task
 
-    write_leakage(open_data(args))
+    return 1 if leakage_task(open_data(args), args.write) else 0
 
 
-def _run_probe(args: argparse.Namespace) -> None:
-    from train.measure.probe import measure_reference
-    from train.release.store import update_results
+def _run_probe(args: argparse.Namespace) -> int:
+    from train.measure.probe import probe_task
 
-    update_results(args.task, reference=measure_reference(open_data(args), args.guide))
+    return 1 if probe_task(open_data(args), args.guide, args.write) else 0
 
 
 def _run_familiar(args: argparse.Namespace) -> None:

@@ -57,16 +57,16 @@ def evaluate_task(manifest: Manifest, write: bool = False, runs: Sequence[Path] 
     for key in sorted(known.keys() - found):
         other += _not_at_hand(known[key], write, results)
     for floor in floors_of(manifest):
-        _report(floor.name, None, floor, results)
-        if write:
-            floor.write(results.folder / "floors")
-        else:
-            other += _unlike_floor({f.id: f for f in results.floors}.get(floor.id), floor)
+        other += keep_or_compare(floor, results, write)
     if write:
         log.info("Written to %s.", results.folder)
-    for line in other:
-        log.info("DIFFERS: %s", line)
+    say_differences(other)
     return other
+
+
+def say_differences(lines: Sequence[str]) -> None:
+    for line in lines:
+        log.info("DIFFERS: %s", line)
 
 
 def _all_answered(
@@ -166,14 +166,24 @@ def _unlike_run(kept: KeptRun | None, found: KeptRun) -> list[str]:
     return lines
 
 
-def _unlike_floor(kept: Floor | None, found: Floor) -> list[str]:
+def keep_or_compare(floor: Floor, results: TaskResults, write: bool) -> list[str]:
+    """Keep a floor or probe, or a sentence for each way in which the kept one differs."""
+    _report(floor.name, None, floor, results)
+    if write:
+        floor.write(results.folder / "floors")
+        return []
+    kept = next((f for f in results.floors if f.id == floor.id), None)
+    again = "the same command with --write keeps it"
     if kept is None:
-        return [f"The floor '{found.name}' is not kept; evaluate with --write keeps it."]
-    return [
-        f"The floor '{found.name}', {split}: {unlike}; evaluate with --write keeps the new ones."
+        return [f"The {floor.kind} '{floor.name}' is not kept; {again}."]
+    lines = [
+        f"The {floor.kind} '{floor.name}', {split}: {unlike}; {again}."
         for split in SPLITS
-        if (unlike := unlike_shares(getattr(kept, split), getattr(found, split)))
+        if (unlike := unlike_shares(getattr(kept, split), getattr(floor, split)))
     ]
+    if kept.settings != floor.settings:
+        lines.append(f"The {floor.kind} '{floor.name}' is kept as {kept.settings}; {again}.")
+    return lines
 
 
 def _not_at_hand(run: KeptRun, write: bool, results: TaskResults) -> list[str]:

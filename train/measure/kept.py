@@ -14,7 +14,7 @@ import csv
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -170,6 +170,7 @@ class Floor:
     """What a cheap classifier answered: `name` in words, and (N, K) float16 log-probabilities.
 
     kind: `floor` for features that see no disease, `probe` for a linear probe on ImageNet features.
+    settings: what else there is to know of it.
     """
 
     id: str
@@ -177,9 +178,10 @@ class Floor:
     kind: str
     val: np.ndarray
     test: np.ndarray
+    settings: dict = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        about = {"id": self.id, "name": self.name, "kind": self.kind}
+        about = {k: getattr(self, k) for k in ("id", "name", "kind", "settings")}
         file = folder / f"{self.id}.safetensors"
         write_tensors(file, {s: relative(getattr(self, s)) for s in SPLITS}, about)
 

@@ -5,10 +5,12 @@ leakage.csv    what cheap classifiers reach by way of splitting, a row a split
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
 
 from train.measure.kept import ResultsError
 
@@ -77,3 +79,33 @@ def read_rows(file: Path, kind: type[Row]) -> tuple[Row, ...]:
         raise ResultsError(
             f"{file} is no table of {', '.join(names)} ({error}); delete it and measure it again."
         ) from error
+
+
+def unlike_rows(
+    file: Path, kept: Sequence[Row], found: Sequence[Row], tolerances: Mapping[str, float]
+) -> list[str]:
+    """A sentence for each row that is not as it is kept.
+
+    tolerances: by column, how far its numbers may lie apart; NaN is like NaN alone.
+    """
+    again = "the same command with --write keeps what is found now"
+
+    def by_key(rows: Sequence[Row]) -> dict[tuple, Row]:
+        return {
+            tuple(v for k, v in asdict(row).items() if k not in tolerances): row for row in rows
+        }
+
+    known, now = by_key(kept), by_key(found)
+    lines = [
+        f"{file} holds {known[k]}, which is not found; {again}." for k in known if k not in now
+    ]
+    lines += [f"{file} lacks {now[k]}; {again}." for k in now if k not in known]
+    for key in now.keys() & known.keys():
+        for column, tolerance in tolerances.items():
+            before, after = (getattr(rows[key], column) for rows in (known, now))
+            same = np.isclose(before, after, atol=tolerance, rtol=0, equal_nan=True)
+            if not same:
+                lines.append(
+                    f"{file}: {column} of {key} is kept as {before}, not {after}; {again}."
+                )
+    return sorted(lines)

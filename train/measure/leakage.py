@@ -17,11 +17,14 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.neighbors import KNeighborsClassifier
 
 from train.data.manifest import Manifest
+from train.measure.evaluate import say_differences
 from train.measure.floors import FEATURES, features_of
-from train.release.store import update_results
+from train.measure.kept import results_folder
+from train.measure.kept_rows import LeakageRow, read_rows, unlike_rows, write_rows
 
 log = logging.getLogger("train")
 
+FLIPS = 5  # right answers by which another version of scikit-learn may differ
 Split = tuple[np.ndarray, np.ndarray]  # indices of the images to train and to test on
 
 
@@ -63,14 +66,11 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, number: int, seed: in
     return np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
-def measure_leakage(manifest: Manifest, seeds: Sequence[int] = (0, 1, 2)) -> dict:
-    """Accuracy of the classifiers of a task on its images of the training and the test split.
+def measure_leakage(manifest: Manifest, seeds: Sequence[int] = (0, 1, 2)) -> list[LeakageRow]:
+    """How often the classifiers of a task are right on its images of the training and test split.
 
     They are split as the manifest says, and for each seed anew by group and by image, with as many
-    test images. Returns, ready for JSON:
-
-    - `rows`: {name, as_stored, by_group, by_image}, the latter two lists by seed;
-    - `seen`: for the same splits the share of test images with a training image of their group.
+    test images.
     """
     task = manifest.task
     stored = [manifest.split(name) for name in ("train", "test")]
@@ -79,44 +79,41 @@ def measure_leakage(manifest: Manifest, seeds: Sequence[int] = (0, 1, 2)) -> dic
     features, labels = features_of(samples, task)
     groups = np.array([s.group for s in samples])
     places = np.arange(len(samples))
-    splits = {
-        "as_stored": [(places[:-number], places[-number:])],
-        "by_group": [split_by_group(labels, groups, number, seed) for seed in seeds],
-        "by_image": [split_by_image(labels, number, seed) for seed in seeds],
-    }
+    splits = {("as_stored", seeds[0]): (places[:-number], places[-number:])}
+    splits |= {("by_group", seed): split_by_group(labels, groups, number, seed) for seed in seeds}
+    splits |= {("by_image", seed): split_by_image(labels, number, seed) for seed in seeds}
     rows = []
     for cheap in task.leakage:
         words, build = CLASSIFIERS[cheap.classifier]
-        row: dict = {"name": f"{words} {FEATURES[cheap.feature].plural}"}
-        for way, pairs in splits.items():
-            row[way] = [
-                _accuracy(build(seed), features[cheap.feature], labels, pair)
-                for pair, seed in zip(pairs, seeds, strict=False)
-            ]
-            log.info("%s, %s: %s", row["name"], way.replace("_", " "), row[way])
-        rows.append(row | {"as_stored": row["as_stored"][0]})
-    seen = {
-        way: round(float(np.mean([np.isin(groups[b], groups[a]).mean() for a, b in pairs])), 4)
-        for way, pairs in splits.items()
-    }
-    return {
-        "data": manifest.id,
-        "images": len(samples),
-        "test_images": number,
-        "seeds": list(seeds),
-        "seen": seen,
-        "rows": rows,
-    }
+        values = features[cheap.feature]
+        for (way, seed), (train, test) in splits.items():
+            model = build(seed).fit(values[train], labels[train])
+            rows.append(
+                LeakageRow(
+                    classifier=f"{words} {FEATURES[cheap.feature].plural}",
+                    way=way,
+                    seed=seed,
+                    trained=len(train),
+                    tested=len(test),
+                    right=int((model.predict(values[test]) == labels[test]).sum()),
+                    seen=int(np.isin(groups[test], groups[train]).sum()),
+                )
+            )
+            log.info("%s", rows[-1])
+    return rows
 
 
-def _accuracy(
-    model: ClassifierMixin, features: np.ndarray, labels: np.ndarray, split: Split
-) -> float:
-    train, test = split
-    model.fit(features[train], labels[train])
-    return round(float(model.score(features[test], labels[test])), 4)
+def leakage_task(manifest: Manifest, write: bool = False) -> list[str]:
+    """Measure, and keep it in `results/<task>/leakage.csv`, or compare it with what is kept there.
 
-
-def write_leakage(manifest: Manifest) -> None:
-    """Measure, and store under [task]["leakage"] in `weights/results.json`."""
-    update_results(manifest.task.id, leakage=measure_leakage(manifest))
+    Returns a sentence for each row that differs. Raises `ResultsError`.
+    """
+    file = results_folder() / manifest.task.id / "leakage.csv"
+    known = () if write else read_rows(file, LeakageRow)
+    rows = measure_leakage(manifest)
+    if write:
+        write_rows(file, rows)
+        return []
+    lines = unlike_rows(file, known, rows, {"right": FLIPS})
+    say_differences(lines)
+    return lines
