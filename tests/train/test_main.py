@@ -23,7 +23,6 @@ from train.data.open import open_manifest
 from train.learn.recipes import FOLDER
 from train.learn.runs import RunState
 from train.measure.kept import TaskResults
-from train.release.store import read_results
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPE = {
@@ -303,6 +302,8 @@ def test_runs_for_evaluation_must_be_runs(evaluated, mistake, tmp_path):
     assert f"{tmp_path / 'none'} is no run folder with trained weights" in line
 
 
-def test_leakage_is_measured_into_the_results(evaluated):
+def test_leakage_is_measured_into_the_results(evaluated, weights):
+    assert main(["leakage", "--task", "cxr", *evaluated[1:], "--write"]) == 0
+    lines = (weights / "results" / "cxr" / "leakage.csv").read_text().splitlines()
+    assert lines[0] == "classifier,way,seed,trained,tested,right,seen" and len(lines) == 15
     assert main(["leakage", "--task", "cxr", *evaluated[1:]]) == 0
-    assert read_results()["cxr"]["leakage"]["images"] == 24

@@ -73,7 +73,10 @@ def read_rows(file: Path, kind: type[Row]) -> tuple[Row, ...]:
     names = [f.name for f in fields(kind)]
     try:
         with file.open(newline="", encoding="utf-8") as opened:
-            rows = list(csv.DictReader(opened))
+            reader = csv.DictReader(opened)
+            if reader.fieldnames != names:
+                raise ValueError(f"its columns are {reader.fieldnames}")
+            rows = list(reader)
         return tuple(kind(**{f.name: f.type(row[f.name]) for f in fields(kind)}) for row in rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultsError(

@@ -1,6 +1,6 @@
 """`train.measure.leakage`: groups stay whole or not, and copies of a tile are what makes the difference."""
 
-import json
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -12,14 +12,14 @@ import train.measure.leakage
 from kdmodels.tasks import TASKS
 from kdmodels.tasks.task import Classifier
 from train.data.manifest import Manifest, Sample
+from train.measure.kept_rows import LeakageRow, read_rows, write_rows
 from train.measure.leakage import (
     CLASSIFIERS,
+    leakage_task,
     measure_leakage,
     split_by_group,
     split_by_image,
-    write_leakage,
 )
-from train.release.store import read_results, update_results
 
 TILES = TASKS["histopathology"]
 
@@ -91,35 +91,40 @@ def test_seeds_give_different_splits_each_the_same_again(split):
 
 def test_copies_are_remembered_where_they_are_in_both_parts(copies):
     """Where only the tile itself can be recognised, all that a leaky split gains is memory."""
-    found = measure_leakage(copies)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert (found["data"], found["seeds"]) == (copies.id, [0, 1, 2])
-    assert (found["images"], found["test_images"]) == (5 * 12 * 4, 5 * 4 * 4)
-    assert found["seen"]["as_stored"] == found["seen"]["by_group"] == 0
-    assert found["seen"]["by_image"] > 0.9
-    nearest = found["rows"][-1]
-    assert nearest["name"] == "nearest neighbour of colour histograms"
-    assert min(nearest["by_image"]) > 0.9  # a copy is the nearest
-    assert max(nearest["by_group"]) < 0.5 and nearest["as_stored"] < 0.5  # chance is 0.2
-    for row in found["rows"]:
-        assert len(row["by_group"]) == len(row["by_image"]) == 3
-        assert min(row["by_image"]) > max(row["by_group"])
+    rows = measure_leakage(copies)
+    assert len(rows) == 3 * 7
+    assert {(row.tested, row.trained) for row in rows if row.way != "by_group"} == {(80, 160)}
+    for row in rows:
+        assert row.trained + row.tested == 5 * 12 * 4
+        assert row.seen > 0.9 * row.tested if row.way == "by_image" else row.seen == 0
+    for name in {row.classifier for row in rows}:
+        rates = {
+            way: [
+                row.right / row.tested for row in rows if (row.classifier, row.way) == (name, way)
+            ]
+            for way in ("as_stored", "by_group", "by_image")
+        }
+        assert [len(found) for found in rates.values()] == [1, 3, 3]
+        assert min(rates["by_image"]) > max(rates["by_group"])
+        if name == "nearest neighbour of colour histograms":
+            assert min(rates["by_image"]) > 0.9  # a copy is the nearest
+            assert max(rates["by_group"] + rates["as_stored"]) < 0.5  # chance is 0.2
 
 
 def test_there_is_a_classifier_for_each_name_of_a_task_file():
     assert set(CLASSIFIERS) == set(get_args(Classifier))
 
 
-def test_the_result_is_stored_beside_the_others(copies, weights):
-    weights.mkdir()
-    update_results("histopathology", floors=[1])
-    write_leakage(copies)
-    results = read_results()["histopathology"]
-    assert results["floors"] == [1]
-    assert results["leakage"]["data"] == copies.id
-    names = [
+def test_what_is_measured_is_kept_and_compared(copies, weights):
+    assert leakage_task(copies, write=True) == []
+    file = weights / "results" / "histopathology" / "leakage.csv"
+    rows = read_rows(file, LeakageRow)
+    assert list(dict.fromkeys(row.classifier for row in rows)) == [
         "random forest on six colour numbers",
         "random forest on colour and texture",
         "nearest neighbour of colour histograms",
     ]
-    assert [row["name"] for row in results["leakage"]["rows"]] == names
+    assert leakage_task(copies) == []
+    write_rows(file, [replace(rows[0], right=rows[0].right + 6), *rows[1:]])
+    (line,) = leakage_task(copies)
+    assert "leakage.csv: right of" in line and str(rows[0].right) in line
