@@ -24,9 +24,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from kdmodels.familiar.statistics import COMPRESSED, GROUPS, chroma, describe, small_square
+from kdmodels.models.checkpoints import WEIGHTS
 from kdmodels.tasks import Task, get_task
+from kdmodels.tasks.known import SHIPPED
 
-FOLDER = Path(__file__).parent / "stored"
+FOLDER = Path(__file__).parent / "stored"  # of the tasks that come with the project
+OWN = WEIGHTS / "familiar"  # of a user's own
 _BLANK = 0.02  # spread of each channel, of 1
 _GREY = 0.02  # mean chroma, of 1
 
@@ -170,10 +173,15 @@ class Reference:
             raise FamiliarityError(f"{path.name} is damaged: {error}; fetch it again.") from error
 
 
+def folder_of(task_id: str) -> Path:
+    """Where what is stored of a task lies. Raises `ValueError` for an unknown task."""
+    return FOLDER if get_task(task_id).id in SHIPPED else OWN
+
+
 @cache
-def stored_reference(task_id: str, folder: Path = FOLDER) -> Reference:
+def stored_reference(task_id: str, folder: Path | None = None) -> Reference:
     """The stored statistics of a task, read once. Raises `ValueError` or `FamiliarityError`."""
-    return Reference.load(folder / f"{get_task(task_id).id}.safetensors")
+    return Reference.load((folder or folder_of(task_id)) / f"{task_id}.safetensors")
 
 
 def check(task: Task | str, image: Image.Image, reference: Reference | None = None) -> Familiarity:
@@ -206,9 +214,9 @@ def _reason(task: Task, image: Image.Image, reference: Reference, vectors: np.nd
 # --- What was measured -----------------------------------------------------------------------
 
 
-def measured(task_id: str, folder: Path = FOLDER) -> dict:
+def measured(task_id: str, folder: Path | None = None) -> dict:
     """What `python -m train familiar --write` measured for a task, and stored beside it."""
-    path = folder / f"{get_task(task_id).id}.json"
+    path = (folder or folder_of(task_id)) / f"{task_id}.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

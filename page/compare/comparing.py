@@ -13,6 +13,7 @@ from kdmodels.examples import examples
 from kdmodels.familiar import modality
 from kdmodels.images.read import CheckedImage, ImageError, read_image
 from kdmodels.predict import predict
+from kdmodels.tasks import get_task
 from page import words
 from page.compare import erasing, looks, panels
 from page.compare.looks import DIFFERENCE, SIDE, SLIDER, Look
@@ -46,8 +47,9 @@ def doubts(checked: CheckedImage, task_id: str) -> str:
 def _unlike(checked: CheckedImage, task_id: str) -> str:
     try:
         found = modality.check(task_id, checked.pixels)
-    except modality.FamiliarityError:  # no statistics are stored; nothing can be said
-        return ""
+    except modality.FamiliarityError:  # no statistics are stored
+        kind = get_task(task_id).name
+        return words.message("note", f"No check is stored that a picture is of this kind: {kind}.")
     return words.doubt(found.reason) if found.reason else ""
 
 

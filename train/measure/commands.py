@@ -61,7 +61,10 @@ def add(commands: argparse._SubParsersAction) -> None:
         "familiar", help="fit and measure the check that a picture is of the task's kind"
     )
     add_data(familiar)
-    familiar.add_argument("--write", action="store_true", help="store it in kdmodels/familiar/")
+    familiar.add_argument(
+        "--write", action="store_true",
+        help="store it in kdmodels/familiar/, of a task of yours beside its weights",
+    )  # fmt: skip
     familiar.set_defaults(run=_run_familiar)
 
 

@@ -238,12 +238,12 @@ def familiar_task(manifest: Manifest, data: str | Path, write: bool = False) -> 
     for part in ("classes", "sources"):
         for name, number in found[part].items():
             log.info("  %s: %s", name, modality.share(number))
-    path = modality.FOLDER / f"{manifest.task.id}.json"
+    path = modality.folder_of(manifest.task.id) / f"{manifest.task.id}.json"
     if write:
         reference.save(path.with_suffix(".safetensors"))
         write_atomically(path, (json.dumps(found, indent=2) + "\n").encode())
         log.info("Stored in %s.", path.parent)
     elif path.exists():
-        other = differences(modality.measured(manifest.task.id, path.parent), found)
+        other = differences(modality.measured(manifest.task.id), found)
         log.info("%s", f"DIFFERS from what is stored: {other}" if other else "As stored.")
     return found
