@@ -26,7 +26,6 @@ from kdmodels.tasks import TASKS, Task
 from train.data.manifest import DataError, Manifest, Sample, read_picture
 from train.data.open import open_manifest
 from train.measure.junk import GREY, junk
-from train.release.store import differences
 
 log = logging.getLogger("train")
 
@@ -224,6 +223,24 @@ def other_manifests(task: Task, data: str | Path) -> list[Manifest]:
             except DataError as error:
                 log.info("Not measured on images of the task '%s': %s", other, error)
     return found
+
+
+def differences(
+    stored: object, found: object, tolerance: float = 0.003, name: str = ""
+) -> list[str]:
+    """Names of the values that differ: numbers by more than `tolerance`, all else at all.
+
+    The tolerance covers what another processor or number of threads does to the last digits.
+    """
+    if isinstance(stored, dict) and isinstance(found, dict):
+        pairs = [(stored.get(k), found.get(k), f"{name}.{k}") for k in (stored | found)]
+    elif isinstance(stored, list) and isinstance(found, list) and len(stored) == len(found):
+        pairs = [(a, b, f"{name}[{i}]") for i, (a, b) in enumerate(zip(stored, found, strict=True))]
+    elif isinstance(stored, float) and isinstance(found, float):
+        return [name.strip(".")] if abs(stored - found) > tolerance else []
+    else:
+        return [] if stored == found else [name.strip(".")]
+    return [d for a, b, path in pairs for d in differences(a, b, tolerance, path)]
 
 
 def familiar_task(manifest: Manifest, data: str | Path, write: bool = False) -> dict:

@@ -83,6 +83,8 @@ class Images:
         try:
             with file.open(newline="", encoding="utf-8") as opened:
                 rows = list(csv.DictReader(opened))
+            if not rows:
+                raise ValueError("it lists no image")
             labels = np.array([task.class_ids.index(row["label"]) for row in rows], np.int64)
             columns = {c: tuple(row[c] for row in rows) for c in COLUMNS}
         except (OSError, ValueError, KeyError) as error:
@@ -255,12 +257,15 @@ class TaskResults:
         return tuple(self._checked(Floor.read(file), file) for file in files)
 
     def _checked(self, kept, file: Path):
-        for split in SPLITS:
+        for name, split in (("val", "val"), ("test", "test"), ("served", "test")):
+            if (logits := getattr(kept, name, None)) is None:
+                continue
             wanted = (len(getattr(self, split)), self.task.num_classes)
-            if (found := getattr(kept, split).shape) != wanted:
+            if logits.shape != wanted:
                 raise ResultsError(
-                    f"{file} has {found[0]} x {found[-1]} logits on {split}, but {split}.csv and the "
-                    f"task have {wanted[0]} images and {wanted[1]} classes; evaluate it again."
+                    f"{file} has {logits.shape[0]} x {logits.shape[-1]} logits on {name}, but "
+                    f"{split}.csv and the task have {wanted[0]} images and {wanted[1]} classes; "
+                    "evaluate it again."
                 )
         return kept
 

@@ -96,21 +96,3 @@ def update_results(task_id: str, **parts: object) -> None:
     partial = results_file().with_name("results.json.partial")
     partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, results_file())
-
-
-def differences(
-    stored: object, found: object, tolerance: float = 0.003, name: str = ""
-) -> list[str]:
-    """Names of the values that differ: numbers by more than `tolerance`, all else at all.
-
-    The tolerance covers what another processor or number of threads does to the last digits.
-    """
-    if isinstance(stored, dict) and isinstance(found, dict):
-        pairs = [(stored.get(k), found.get(k), f"{name}.{k}") for k in (stored | found)]
-    elif isinstance(stored, list) and isinstance(found, list) and len(stored) == len(found):
-        pairs = [(a, b, f"{name}[{i}]") for i, (a, b) in enumerate(zip(stored, found, strict=True))]
-    elif isinstance(stored, float) and isinstance(found, float):
-        return [name.strip(".")] if abs(stored - found) > tolerance else []
-    else:
-        return [] if stored == found else [name.strip(".")]
-    return [d for a, b, path in pairs for d in differences(a, b, tolerance, path)]

@@ -208,6 +208,44 @@ def test_teachers_are_those_with_a_student(tiny_index):
     assert Index(tiny_index.folder).teachers("cxr") == []
 
 
+def taught_by(index: Index, teacher_sha256: str | None, teacher="vgg19") -> Index:
+    """The index with a student that names what it learned from."""
+    student = index.find("cxr", "ofa_595", teacher)
+    others = tuple(c for c in index.checkpoints if c != student)
+    return replace(index, checkpoints=(*others, replace(student, teacher_sha256=teacher_sha256)))
+
+
+def test_a_student_whose_teacher_was_replaced_is_no_pair(tiny_index):
+    teacher = tiny_index.find("cxr", "vgg19")
+    same, unknown = taught_by(tiny_index, teacher.sha256), taught_by(tiny_index, None)
+    assert same.teachers("cxr") == unknown.teachers("cxr") == list(TEACHERS)
+    other = taught_by(tiny_index, "0" * 64)
+    assert other.teachers("cxr") == ["visformer_s", "autoformerv2_t"]
+    assert other.replaced_teachers(other.find("cxr", "ofa_595", "vgg19")) == ["vgg19"]
+    assert other.teachers("histopathology") == list(TEACHERS)
+    state = {k: v + 1 for k, v in build_model("vgg19", 3).state_dict().items()}
+    same.write()
+    Index.read(same.folder).store(teacher, state)
+    assert "vgg19" not in Index.read(same.folder).teachers("cxr")
+
+
+def test_each_of_several_teachers_must_be_the_one_that_taught(tiny_index, new_row):
+    both = "vgg19+visformer_s"
+    sha256s = [tiny_index.find("cxr", teacher).sha256 for teacher in both.split("+")]
+    student = replace(new_row("cxr", "ofa_595", both), teacher_sha256="+".join(sha256s))
+    assert tiny_index.replaced_teachers(student) == []
+    student = replace(student, teacher_sha256="+".join(sha256s[::-1]))
+    assert tiny_index.replaced_teachers(student) == both.split("+")
+    variant = replace(tiny_index.find("cxr", "vgg19"), variant="scratch", sha256="1" * 64)
+    index = replace(tiny_index, checkpoints=(*tiny_index.checkpoints, variant))
+    student = replace(student, teacher_sha256="+".join(sha256s))
+    assert index.replaced_teachers(student) == []  # a variant is nobody's teacher
+    student = replace(student, teacher_sha256=sha256s[0])
+    replace(index, checkpoints=(replace(student, file="a.safetensors"),)).write()
+    with pytest.raises(CheckpointError, match=r"'a\.safetensors' needs a sha256 for each teacher"):
+        Index.read(index.folder)
+
+
 def test_storing_again_replaces_the_row_and_its_file(tiny_index):
     row = tiny_index.find("cxr", "ofa_595", "vgg19")
     state = {k: v + 1 for k, v in build_model("ofa_595", 3).state_dict().items()}

@@ -18,7 +18,7 @@ from train.__main__ import main
 from train.data.manifest import DataError, read_picture
 from train.data.open import open_manifest
 from train.measure import familiar as fitting
-from train.measure.familiar import counted, describe_all, fit, measure, pictures_of
+from train.measure.familiar import counted, describe_all, differences, fit, measure, pictures_of
 
 DATA = os.environ.get("KD_DATA", "../shared/data")
 
@@ -166,3 +166,17 @@ def test_the_stored_false_alarms_are_those_of_the_test_images(task):
     assert {"flagged": sum(alarms), "images": len(alarms)}.items() <= stored["classes"][
         label
     ].items()
+
+
+def test_differences_name_what_moved_beyond_rounding():
+    stored = {"a": 0.5, "b": {"c": [1.0, 2.0]}, "n": 3}
+    assert differences(stored, {"a": 0.502, "b": {"c": [1.0, 2.0]}, "n": 3}) == []
+    assert differences(stored, {"a": 0.51, "b": {"c": [1.0, 2.2]}, "n": 4}) == ["a", "b.c[1]", "n"]
+
+
+def test_differences_name_what_is_missing_or_new():
+    stored = {"a": 0.5, "b": {"c": 1}}
+    assert differences(stored, {"a": 0.5}) == ["b"]
+    assert differences(stored, {"a": 0.5, "b": {"c": 1, "d": 2}}) == ["b.d"]
+    assert differences({}, {"a": [1]}) == ["a"]
+    assert differences([1, 2], [1], name="x") == ["x"]

@@ -20,7 +20,6 @@ from train.measure.metrics import labels_of
 from train.measure.predictions import logits_of
 from train.release.store import (
     StoreError,
-    differences,
     read_results,
     results_file,
     store_again,
@@ -219,17 +218,3 @@ def test_results_that_cannot_be_written_stay_as_they_are(weights, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         update_results("cxr", floors=[2])
     assert results_file().read_bytes() == before and json.loads(before)
-
-
-def test_differences_name_what_moved_beyond_rounding():
-    stored = {"a": 0.5, "b": {"c": [1.0, 2.0]}, "n": 3}
-    assert differences(stored, {"a": 0.502, "b": {"c": [1.0, 2.0]}, "n": 3}) == []
-    assert differences(stored, {"a": 0.51, "b": {"c": [1.0, 2.2]}, "n": 4}) == ["a", "b.c[1]", "n"]
-
-
-def test_differences_name_what_is_missing_or_new():
-    stored = {"a": 0.5, "b": {"c": 1}}
-    assert differences(stored, {"a": 0.5}) == ["b"]
-    assert differences(stored, {"a": 0.5, "b": {"c": 1, "d": 2}}) == ["b.d"]
-    assert differences({}, {"a": [1]}) == ["a"]
-    assert differences([1, 2], [1], name="x") == ["x"]
