@@ -132,7 +132,7 @@ def measure(folder: Path, teacher_id: str, args: argparse.Namespace) -> list[dic
     network = build_model(teacher_id, manifest.task.num_classes, args.size).eval()
     bf16 = choose_precision("auto", spec) == "bf16"
     teacher = Teacher(network, spec, "0" * 64, args.size, bf16)
-    phase = Phase(args.size, 1, 1e-3, augmentation=0.5)
+    phase = Phase(size=args.size, epochs=1, lr=1e-3, augmentation=0.5)
     base = dict(task=manifest.task.id, model=STUDENT, phases=(phase,), batch_size=BATCH, mixup=0.0)
     store = PixelStore(manifest.split("train"), manifest.task, 256)
     views = TrainViews(store, args.size, 0, 0.5)
@@ -141,13 +141,13 @@ def measure(folder: Path, teacher_id: str, args: argparse.Namespace) -> list[dic
     teacher_targets(teacher, views, 1, folder / "once", torch.device("cpu"))
     once = time.perf_counter() - started
     kinds = {
-        "labels only": epoch_of(manifest, folder, Recipe("labels", **base, views=VIEWS)),
+        "labels only": epoch_of(manifest, folder, Recipe(name="labels", **base, views=VIEWS)),
         "cached targets": epoch_of(
             manifest, folder,
-            Recipe("cached", **base, **HYBRID, teacher=teacher_id, views=VIEWS), (teacher,),
+            Recipe(name="cached", **base, **HYBRID, teacher=teacher_id, views=VIEWS), (teacher,),
         ),
         "teacher in each step": epoch_of(
-            manifest, folder, Recipe("online", **base, **HYBRID, teacher=teacher_id), (teacher,)
+            manifest, folder, Recipe(name="online", **base, **HYBRID, teacher=teacher_id), (teacher,)
         ),
         "plain loop": plain_loop(manifest, args.size, network),
     }  # fmt: skip

@@ -2,14 +2,13 @@
 module, and a user's own.
 """
 
-import difflib
 from pathlib import Path
-from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from kdmodels.tasks.task import Card, CheapClassifier, ClassInfo, Reasons, Table, Task
+from kdmodels.mistakes import describe_mistake
+from kdmodels.tasks.task import Task
 
 FOLDER = Path(__file__).parent
 
@@ -31,36 +30,7 @@ def read_task(file: str | Path) -> Task:
     try:
         return Task(**content)
     except ValidationError as error:
-        raise TaskError(f"{file}: {_mistake(error.errors()[0])}.") from error
-
-
-def _mistake(error: dict[str, Any]) -> str:
-    """What a file has wrong, in words, without a full stop."""
-    place, kind, found = error["loc"], error["type"], error["input"]
-    where = ".".join(str(p + 1) if isinstance(p, int) else str(p) for p in place)
-    if kind == "extra_forbidden":
-        known = _part_at(place[:-1]).model_fields
-        near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.0)[0]
-        return f"the key '{where}' is unknown; the nearest valid one is '{near}'"
-    if kind == "missing":
-        return f"the key '{where}' is missing"
-    if kind == "literal_error":
-        known = error["ctx"]["expected"].replace(" or ", ", ")
-        return f"{where} is '{found}', which is unknown; there are: {known}"
-    if kind == "value_error":
-        said = str(error["ctx"]["error"])
-        return f"{where}: {said}" if place[-1:] == ("colour",) else said
-    if kind == "too_short":
-        return f"{where} needs {error['ctx']['min_length']} entries or more"
-    if kind == "string_pattern_mismatch":
-        return f"{where} is '{found}'; write small letters, digits and underscores, a letter first"
-    return f"{where} is {found!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
-
-
-def _part_at(place: tuple) -> type[BaseModel]:
-    """The model whose keys stand at a place in a task file."""
-    parts = {"classes": ClassInfo, "table": Table, "leakage": CheapClassifier}
-    return (parts | {"unfamiliar": Reasons, "card": Card}).get(place[0], Task) if place else Task
+        raise TaskError(f"{file}: {describe_mistake(error, Task)}.") from error
 
 
 TASKS: dict[str, Task] = {task.id: task for task in map(read_task, sorted(FOLDER.glob("*.yaml")))}

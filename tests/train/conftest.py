@@ -87,6 +87,22 @@ def make_manifest(tmp_path):
 
 
 @pytest.fixture
+def make_samples(tmp_path):
+    """Smooth images without symmetry, one of each class of a task."""
+
+    def make(task_id: str) -> list[Sample]:
+        samples = []
+        for kind, label in enumerate(TASKS[task_id].class_ids):
+            small = np.random.default_rng(kind).integers(0, 256, (7, 6, 3), dtype=np.uint8)
+            path = tmp_path / f"{label}.png"
+            Image.fromarray(small).resize((90, 110), Image.Resampling.BICUBIC).save(path)
+            samples.append(Sample(path, label, "train", label, "source"))
+        return samples
+
+    return make
+
+
+@pytest.fixture
 def write_starter(starter_writer):
     """Write a starter set (see `starter_writer`)."""
     return starter_writer
@@ -172,7 +188,7 @@ def finish_run(make_recipe, tiny_models, tmp_path, recipes):
         (recipes / f"{name}.yaml").write_text(
             yaml.safe_dump(json.loads(json.dumps(to_dict(recipe))))
         )
-        recipe = replace(recipe, seed=seed)
+        recipe = recipe.model_copy(update={"seed": seed})
         folder = RunFolder(
             tmp_path / "runs" / f"{name}-seed{seed}", recipe, data or manifest.id,
             teacher_sha256, settings,

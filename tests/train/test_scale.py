@@ -17,9 +17,9 @@ import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
+import train.data.pixels
 import train.learn.loop
 import train.learn.runs
-import train.learn.views
 from kdmodels.models.checkpoints import Checkpoint, Index
 from kdmodels.models.zoo import MODELS, build_model
 from kdmodels.tasks import get_task
@@ -271,9 +271,9 @@ def test_workers_change_nothing_and_decode_nothing(
     for workers in (0, 2):
         folder = RunFolder(tmp_path / f"with-{workers}", recipe, manifest.id)
         trainer = Trainer(recipe, manifest, folder, Accelerator(cpu=True), workers=workers)
-        read = train.learn.views.read_pixels
+        read = train.data.pixels.read_pixels
         if workers:  # worker processes inherit it
-            monkeypatch.setattr(train.learn.views, "read_pixels", only_of("val", read))
+            monkeypatch.setattr(train.data.pixels, "read_pixels", only_of("val", read))
         trainer.fit()
         folders.append(folder.path)
     assert same_files(*folders) and rows_of(folders[0]) == rows_of(folders[1])

@@ -1,5 +1,6 @@
 """What a student (or a teacher) is trained to do: losses that read like their equations."""
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -27,11 +28,13 @@ class Objective(ABC):
 
     teachers: how many frozen teachers it takes, least and most (None: any number).
     needs_maps: whether `Answers.maps` must be there, of the student and of the teachers.
+    teacher_weight: factor of what depends on the teachers; 0 where they change nothing.
     """
 
     name: ClassVar[str]
     teachers: ClassVar[tuple[int, int | None]]
     needs_maps: ClassVar[bool] = False
+    teacher_weight: float = 0.0
     registry: ClassVar[dict[str, type["Objective"]]] = {}
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -95,7 +98,7 @@ class Hybrid(Objective):
             raise ValueError(f"alpha must lie in [0, 1], not {alpha}.")
         if not 0 < temperature < math.inf:
             raise ValueError(f"The temperature must be above 0 and finite, not {temperature}.")
-        self.alpha = alpha
+        self.alpha = self.teacher_weight = alpha
         self.temperature = temperature
         self.labels = Labels(label_smoothing)
 
@@ -152,6 +155,7 @@ class Attention(Hybrid):
             )
         self.beta = beta
         self.grid = grid
+        self.teacher_weight = alpha + beta
 
     def _direction(self, answers: Answers) -> Tensor:
         """(N, grid^2) maps of unit norm."""
@@ -177,6 +181,7 @@ class Features(Objective):
 
     name = "features"
     teachers = (1, 1)
+    teacher_weight = 1.0
 
     def __call__(
         self, student: Answers, targets: Tensor, teachers: Sequence[Answers] = ()
@@ -194,9 +199,18 @@ def mean_log_softmax(logits: Sequence[Tensor], temperature: float) -> Tensor:
 
 
 def build_objective(name: str, **settings: float) -> Objective:
-    """Build an objective by its registered name. Raises `ValueError` that lists the names."""
-    try:
-        return Objective.registry[name](**settings)
-    except KeyError:
+    """Build an objective by its registered name.
+
+    Raises `ValueError` for an unknown name or setting, and lists the known ones, and for a value
+    that the objective cannot have.
+    """
+    if name not in Objective.registry:
         known = ", ".join(Objective.registry)
-        raise ValueError(f"There is no objective '{name}'; there are: {known}.") from None
+        raise ValueError(f"There is no objective '{name}'; there are: {known}.")
+    known = inspect.signature(Objective.registry[name]).parameters
+    if unknown := [setting for setting in settings if setting not in known]:
+        raise ValueError(
+            f"The objective '{name}' has no setting '{unknown[0]}'; it has: "
+            f"{', '.join(known) or 'none'}."
+        )
+    return Objective.registry[name](**settings)

@@ -1,47 +1,55 @@
 """A recipe: everything that determines one training run, read from a short YAML file."""
 
-import dataclasses
-import difflib
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, Self
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from kdmodels.mistakes import describe_mistake
 from kdmodels.models.zoo import get_spec
 from kdmodels.tasks import get_task
 from kdmodels.tasks.known import SHIPPED
-from train.learn.objectives import build_objective
+from train.learn.objectives import Objective, build_objective
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 ANY = "any"  # begins the names of recipes for any task
+
+# Strict, because text such as 1e-3, which YAML does not take for a number, is a mistake here.
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Count = Annotated[Whole, Field(ge=1)]
+Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 class RecipeError(Exception):
     """A recipe that cannot be run; the message names the file and the key."""
 
 
-@dataclass(frozen=True)
-class Phase:
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Phase(_Part):
     """Some epochs at one image size. Each phase starts from the averaged weights of the last.
 
-    lr: peak learning rate of AdamW; warmup: epochs of linear warm-up before the cosine decay;
-    steps: steps in an epoch (None: as many as the training images fill);
+    size: of the images, in px; lr: peak learning rate of AdamW; warmup: epochs of linear warm-up
+    before the cosine decay; steps: steps in an epoch (None: as many as the training images fill);
     augmentation: strength of the random views, 0 (flips alone) to 1 (see `train.learn.views`);
     objective: the recipe's (None), or `features`: learn the guide's features (see `train.learn.guides`).
     """
 
-    size: int
-    epochs: int
-    lr: float
-    warmup: float = 0.5
-    steps: int | None = None
-    augmentation: float = 1.0
+    size: Count
+    epochs: Count
+    lr: Annotated[Number, Field(gt=0)]
+    warmup: Annotated[Number, Field(ge=0)] = 0.5
+    steps: Count | None = None
+    augmentation: Share = 1.0
     objective: str | None = None
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(_Part):
     """Settings of one run; a YAML file holds what differs from these defaults.
 
     teacher: id of the frozen teacher, for objectives that need one; several joined by "+".
@@ -52,27 +60,99 @@ class Recipe:
     swap_surroundings: share of the draws of films with lung masks that show their lungs in another
         class's surroundings (see `train.learn.surroundings`); for recipes without a teacher.
     patience: epochs of the last phase without a better validation macro-F1 before stopping.
+
+    Raises `pydantic.ValidationError` for an unknown task, model, teacher or objective, a teacher
+    that is missing, has no use or no weight, and settings that exclude each other.
     """
 
     name: str
     task: str
     model: str
-    phases: tuple[Phase, ...]
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
     objective: str = "labels"
-    objective_settings: dict[str, float] = field(default_factory=dict)
+    objective_settings: dict[str, Whole | Number] = {}
     teacher: str | None = None
-    teacher_size: int | None = None
-    seed: int = 0
-    batch_size: int = 32
-    weight_decay: float = 0.05
-    clip_norm: float = 5.0
-    mixup: float = 0.2
-    ema_decay: float = 0.998
-    views: int | None = None
-    source_power: float = 0.5
-    patience: int = 5
+    teacher_size: Count | None = None
+    seed: Annotated[Whole, Field(ge=0)] = 0
+    batch_size: Count = 32
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.05
+    clip_norm: Annotated[Number, Field(gt=0)] = 5.0
+    mixup: Annotated[Number, Field(ge=0)] = 0.2
+    ema_decay: Share = 0.998
+    views: Count | None = None
+    source_power: Share = 0.5
+    patience: Count = 5
     pretrained: bool = False
-    swap_surroundings: float = 0.0
+    swap_surroundings: Share = 0.0
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _is_text(cls, teacher: Any) -> Any:
+        if not isinstance(teacher, str | None):
+            raise ValueError(
+                f"teacher must be the id of one, or of several joined by '+', not {teacher}"
+            )
+        return teacher
+
+    @model_validator(mode="after")
+    def _can_be_run(self) -> Self:
+        get_task(self.task)
+        for model in (self.model, *self.teachers):
+            get_spec(model)
+        objective = build_objective(self.objective, **self.objective_settings)
+        for broken, sentence in self._rules(objective):
+            if broken:
+                raise ValueError(sentence)
+        return self
+
+    def _rules(self, objective: Objective) -> tuple[tuple[bool, str], ...]:
+        """Whether each rule is broken, and what is then to be said."""
+        least, most = objective.teachers
+        number = (
+            "no teacher" if most == 0 else f"{'exactly' if least == most else 'at least'} {least}"
+        )
+        phases, augmentations = self.phases, {phase.augmentation for phase in self.phases}
+        return (
+            (
+                any(phase.objective not in (None, "features") for phase in phases),
+                "the objective of a phase must be 'features' or left out",
+            ),
+            (
+                self.objective == "features" or phases[-1].objective is not None,
+                "'features' learns no labels; it is for phases before the last",
+            ),
+            (
+                not objective.takes(len(self.teachers)),
+                f"the objective '{self.objective}' takes {number}, but the teacher is "
+                f"{self.teacher or 'not named'}",
+            ),
+            (
+                bool(self.teachers) and objective.teacher_weight == 0,
+                f"the teacher {self.teacher} has no weight in the loss; set alpha above 0, or leave "
+                "teacher and objective out",
+            ),
+            (
+                objective.needs_maps and self.mixup > 0,
+                "mixed images have no one class to compare maps of; set mixup to 0",
+            ),
+            (
+                self.views is not None and len(augmentations) > 1,
+                "fixed views need the same augmentation in all phases",
+            ),
+            (
+                self.views is not None and self.mixup > 0,
+                "fixed views and mixup exclude each other; set mixup to 0",
+            ),
+            (
+                self.guided and self.views is None,
+                "the features of the guide are kept for a fixed number of views; set views",
+            ),
+            (
+                self.swap_surroundings > 0 and self.teacher is not None,
+                "a teacher sees films as they are; set swap_surroundings to 0, or leave the "
+                "teacher out",
+            ),
+        )
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -92,21 +172,6 @@ class Recipe:
 
 def usual_objective(teacher: str | None) -> str:
     return "labels" if not teacher else "multi_teacher" if "+" in teacher else "hybrid"
-
-
-def _check_keys(path: Path, given: dict, known: type) -> None:
-    names = {f.name: f.type for f in dataclasses.fields(known)}
-    for key, value in given.items():
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)[0]
-            raise RecipeError(
-                f"{path} has the unknown key '{key}'; the nearest valid one is '{near}'."
-            )
-        if isinstance(value, str) and names[key] in (int, float, int | None):
-            raise RecipeError(
-                f"{path}: YAML reads the {key} '{value}' as text, not as a number; "
-                "a number with an exponent needs a point, such as 1.0e-3."
-            )
 
 
 def _read_yaml(path: Path) -> dict:
@@ -138,67 +203,16 @@ def read_recipe(path: str | Path, task: str | None = None, **overrides) -> Recip
 
     task: of a recipe whose file names none, because it is for any.
 
-    Raises `RecipeError` for a missing file, an unknown key (naming the nearest valid one), an
-    unknown task, model, teacher or objective, or a teacher that is missing or has no use.
+    Raises `RecipeError`, in one sentence, for a missing file, an unknown key (naming the nearest
+    valid one), and all that `Recipe` refuses.
     """
     path = Path(path)
-    content = _read_yaml(path) | {k: v for k, v in overrides.items() if v is not None}
-    if task:
-        content.setdefault("task", task)
-    content.setdefault("name", re.sub(rf"^{ANY}-", f"{task}-", path.stem))
-    _check_keys(path, content, Recipe)
-    missing = [k for k in ("task", "model", "phases") if k not in content]
-    if missing:
-        raise RecipeError(f"{path} lacks the key(s) {', '.join(missing)}.")
-    phases = content["phases"]
-    if not (isinstance(phases, list) and phases and all(isinstance(p, dict) for p in phases)):
-        raise RecipeError(f"{path}: phases must be a list of keys and values, one for each phase.")
-    for phase in phases:
-        _check_keys(path, phase, Phase)
-    if not isinstance(content.get("teacher"), str | None):
-        raise RecipeError(
-            f"{path}: teacher must be the id of one, or of several joined by '+', "
-            f"not {content['teacher']}."
-        )
+    usual = {"name": re.sub(rf"^{ANY}-", f"{task}-", path.stem)} | ({"task": task} if task else {})
+    content = usual | _read_yaml(path)
     try:
-        content["phases"] = tuple(Phase(**phase) for phase in content["phases"])
-        recipe = Recipe(**content)
-        get_task(recipe.task)
-        get_spec(recipe.model)
-        objective = build_objective(recipe.objective, **recipe.objective_settings)
-        for teacher in recipe.teachers:
-            get_spec(teacher)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{path}: {error}") from error
-    if any(phase.objective not in (None, "features") for phase in recipe.phases):
-        raise RecipeError(f"{path}: the objective of a phase must be 'features' or left out.")
-    if recipe.objective == "features" or recipe.phases[-1].objective:
-        raise RecipeError(f"{path}: 'features' learns no labels; it is for phases before the last.")
-    if not objective.takes(len(recipe.teachers)):
-        least, most = objective.teachers
-        wanted = (
-            "no teacher" if most == 0 else f"{'exactly' if least == most else 'at least'} {least}"
-        )
-        raise RecipeError(
-            f"{path}: the objective '{recipe.objective}' takes {wanted}, but the teacher is "
-            f"{recipe.teacher or 'not named'}."
-        )
-    if objective.needs_maps and recipe.mixup:
-        raise RecipeError(f"{path}: mixed images have no one class to attend to; set mixup to 0.")
-    if recipe.views and len({phase.augmentation for phase in recipe.phases}) > 1:
-        raise RecipeError(f"{path}: fixed views need the same augmentation in all phases.")
-    if recipe.views and recipe.mixup:
-        raise RecipeError(f"{path}: fixed views and mixup exclude each other; set mixup to 0.")
-    if recipe.guided and not recipe.views:
-        raise RecipeError(
-            f"{path}: the features of the guide are kept for a fixed number of views; set views."
-        )
-    if recipe.swap_surroundings and recipe.teacher:
-        raise RecipeError(
-            f"{path}: a teacher sees films as they are; set swap_surroundings to 0, or leave the "
-            "teacher out."
-        )
-    return recipe
+        return Recipe(**content | {k: v for k, v in overrides.items() if v is not None})
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {describe_mistake(error, Recipe).rstrip('.')}.") from error
 
 
 def _stem(task: str, model: str, teacher: str | None) -> str:
@@ -227,7 +241,7 @@ def to_dict(recipe: Recipe) -> dict:
 
     What no recipe had when the first runs were stored is left out where it does nothing.
     """
-    found = dataclasses.asdict(recipe)
+    found = recipe.model_dump()
     if not recipe.swap_surroundings:
         del found["swap_surroundings"]
     for phase in found["phases"]:

@@ -31,7 +31,7 @@ ATTENTION = dict(objective="attention", teacher="vgg19")
 MULTI = dict(objective="multi_teacher", teacher="+".join(TEACHERS))
 OBJECTIVES = {"labels": LABELS, "hybrid": HYBRID, "multi_teacher": MULTI, "attention": ATTENTION}
 TWO = (Phase(size=32, epochs=3, lr=0.02), Phase(size=24, epochs=2, lr=0.01))
-GUIDED = (replace(TWO[0], objective="features"), TWO[1])
+GUIDED = (TWO[0].model_copy(update={"objective": "features"}), TWO[1])
 
 
 pytestmark = pytest.mark.usefixtures("clean_accelerate")
@@ -180,7 +180,7 @@ def test_every_epoch_of_every_phase_draws_its_own_views(make_trainer, make_recip
     monkeypatch.setattr(
         BalancedSampler, "__iter__", lambda self: drawn.append(self.epoch) or draw(self)
     )
-    phases = (TWO[0], replace(TWO[1], steps=2), TWO[1])
+    phases = (TWO[0], TWO[1].model_copy(update={"steps": 2}), TWO[1])
     make_trainer(make_recipe(*phases)).fit()
     assert drawn == [0, 1, 2, 3, 4, 5, 6]
 
@@ -247,7 +247,7 @@ def test_the_best_weights_are_the_averaged_ones_of_the_best_epoch_of_the_last_ph
     monkeypatch.setattr(
         RunFolder, "save_epoch", lambda s, st, row: averaged.append(st.ema) or save(s, st, row)
     )
-    trainer = make_trainer(make_recipe(TWO[0], replace(TWO[1], epochs=4)))
+    trainer = make_trainer(make_recipe(TWO[0], TWO[1].model_copy(update={"epochs": 4})))
     state = trainer.fit()
     assert (state.best, state.best_epoch) == (0.6, 4)
     assert same_tensors(load_file(trainer.folder.best_file), averaged[4])
@@ -382,7 +382,7 @@ def test_the_term_of_attention_draws_the_maps_together(make_trainer, make_recipe
     """A student that is only told where to look ends up looking there."""
     distances = {}
     for beta in (0.0, 5.0):
-        settings = dict(alpha=0.0, beta=beta, grid=4)
+        settings = dict(alpha=1e-6, beta=beta, grid=4)
         recipe = make_recipe(
             Phase(size=32, epochs=8, lr=0.02), **ATTENTION, objective_settings=settings
         )
@@ -399,7 +399,7 @@ def test_the_term_of_attention_draws_the_maps_together(make_trainer, make_recipe
 
 @pytest.mark.parametrize("objective", ["labels", "hybrid", "multi_teacher", "attention"])
 def test_objective_and_teachers_must_fit(make_trainer, make_recipe, make_teachers, objective):
-    recipe = make_recipe(objective=objective)
+    recipe = make_recipe(**OBJECTIVES[objective])
     teachers = make_teachers(make_recipe(**(HYBRID if objective == "labels" else LABELS)))
     with pytest.raises(ValueError, match=f"The objective '{objective}' and the teachers do not"):
         make_trainer(recipe, teachers=teachers)
@@ -644,7 +644,7 @@ def test_a_recipe_that_gains_phases_goes_on_where_the_shorter_one_ended(
     longer = make_recipe(*TWO, patience=patience)
     whole = make_trainer(longer, "whole")
     whole.fit()
-    shorter = make_trainer(replace(longer, phases=TWO[:1]), "grown")
+    shorter = make_trainer(longer.model_copy(update={"phases": TWO[:1]}), "grown")
     assert shorter.fit().finished
     assert len(metrics_of(shorter)) == (3 if patience == 5 else 2)
     grown = make_trainer(longer, "grown")

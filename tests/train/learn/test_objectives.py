@@ -390,7 +390,8 @@ def test_settings_of_attention_out_of_range_are_refused(settings):
 
 
 def test_a_setting_of_another_objective_is_refused():
-    with pytest.raises(TypeError, match="unexpected keyword argument 'beta'"):
+    sentence = "'hybrid' has no setting 'beta'; it has: alpha, temperature, label_smoothing"
+    with pytest.raises(ValueError, match=sentence):
         build_objective("hybrid", beta=1.0)
 
 
@@ -398,3 +399,28 @@ def test_an_unknown_objective_is_refused_with_the_known_ones():
     known = "labels, hybrid, multi_teacher, attention, features"
     with pytest.raises(ValueError, match=rf"no objective 'mse'; there are: {known}\."):
         build_objective("mse")
+
+
+@pytest.mark.parametrize(
+    "name, settings, weight",
+    [
+        ("labels", {}, 0),
+        ("hybrid", {"alpha": 0.25}, 0.25),
+        ("hybrid", {"alpha": 0}, 0),
+        ("multi_teacher", {"alpha": 0.5}, 0.5),
+        ("attention", {"alpha": 0.5, "beta": 2}, 2.5),
+        ("attention", {"alpha": 0, "beta": 0}, 0),
+        ("features", {}, 1),
+    ],
+)
+def test_a_teacher_of_no_weight_changes_nothing(name, settings, weight):
+    objective = build_objective(name, **settings)
+    assert objective.teacher_weight == weight
+    if name == "labels":
+        return
+    torch.manual_seed(0)
+    said = [Answers(torch.randn(4, 3), torch.randn(4, 6, 6)) for _ in range(4)]
+    targets = torch.eye(3)[[0, 1, 2, 0]]
+    number = objective.teachers[0]
+    first, second = (objective(said[0], targets, [said[i]] * number) for i in (1, 2))
+    assert (first == second) == (weight == 0)

@@ -8,16 +8,13 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
-import train.learn.views
-from kdmodels.images.preprocess import squared
 from kdmodels.tasks import TASKS, Task
 from kdmodels.tasks.task import Augmentation
 from train.data.manifest import Sample
-from train.data.pixels import EvalViews, PixelStore
+from train.data.pixels import PixelStore
 from train.learn.views import (
     AUGMENTATIONS,
     VIEWS_PER_EPOCH,
@@ -35,22 +32,6 @@ TASK_IDS = (*TASKS, OWN.id)
 def own_task(monkeypatch):
     """A task of the user's, whose augmentation is the plain one."""
     monkeypatch.setitem(TASKS, OWN.id, OWN)
-
-
-@pytest.fixture
-def make_samples(tmp_path):
-    """Smooth images without symmetry, one of each class of a task."""
-
-    def make(task_id: str) -> list[Sample]:
-        samples = []
-        for kind, label in enumerate(TASKS[task_id].class_ids):
-            small = np.random.default_rng(kind).integers(0, 256, (7, 6, 3), dtype=np.uint8)
-            path = tmp_path / f"{label}.png"
-            Image.fromarray(small).resize((90, 110), Image.Resampling.BICUBIC).save(path)
-            samples.append(Sample(path, label, "train", label, "source"))
-        return samples
-
-    return make
 
 
 @pytest.fixture
@@ -180,59 +161,7 @@ def test_there_is_an_augmentation_for_each_name_of_a_task_file():
     assert set(AUGMENTATIONS) == set(get_args(Augmentation))
 
 
-# --- Pixels ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("task_id", TASK_IDS)
-def test_evaluation_sees_what_the_app_sees(make_samples, task_id):
-    samples, task = make_samples(task_id), TASKS[task_id]
-    views = EvalViews(samples, task, 48)
-    assert len(views) == len(samples)
-    for index, sample in enumerate(samples):
-        image, label = views[index]
-        with Image.open(sample.path) as opened:
-            expected = squared(opened, task, 48)
-        assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
-        assert label == index
-
-
-@pytest.mark.parametrize("limit, reads", [(3 * 16**2, 3), (3 * 16**2 - 1, 6)])
-def test_pixels_are_kept_in_memory_only_while_all_fit(make_samples, monkeypatch, limit, reads):
-    calls = []
-    read = train.learn.views.read_pixels
-    monkeypatch.setattr(train.learn.views, "CACHE_LIMIT_BYTES", limit)
-    monkeypatch.setattr(train.learn.views, "read_pixels", lambda *a: calls.append(1) or read(*a))
-    store = PixelStore(make_samples("cxr"), TASKS["cxr"], 16)
-    first = [store[i].clone() for i in range(3)]
-    assert all(torch.equal(store[i], first[i]) for i in range(3))
-    assert len(calls) == reads
-    assert first[0].shape == (1, 16, 16)
-
-
-@pytest.mark.alone
-def test_filled_pixels_are_shared_with_worker_processes(make_samples):
-    samples = make_samples("cxr")
-    store = PixelStore(samples, TASKS["cxr"], 64)
-    expected = [PixelStore(samples, TASKS["cxr"], 64)[i] for i in range(3)]
-    store.fill()
-    for sample in samples:
-        sample.path.unlink()  # nobody reads them again
-    assert all(torch.equal(store[i], expected[i]) for i in range(3))
-    views = TrainViews(store, 40, 3)
-    keys = [(index, view) for view in range(2) for index in (2, 0, 1)]
-    loader = DataLoader(
-        views, 2, sampler=keys, num_workers=2, persistent_workers=True, collate_fn=collate
-    )
-    for _ in range(2):
-        images = np.concatenate([batch[0] for batch in loader])
-        assert np.array_equal(images, torch.stack([views[key][0] for key in keys]).numpy())
-
-
-def test_pixels_that_do_not_fit_are_not_decoded_in_advance(make_samples, monkeypatch):
-    monkeypatch.setattr(train.learn.views, "CACHE_LIMIT_BYTES", 1)
-    store = PixelStore(make_samples("cxr"), TASKS["cxr"], 16)
-    monkeypatch.setattr(train.learn.views, "read_pixels", lambda *_: pytest.fail("it was decoded"))
-    store.fill()
+# --- Images that are left out ----------------------------------------------------------------
 
 
 def test_an_image_that_is_left_out_shifts_no_view_of_another(make_samples):
