@@ -1,5 +1,5 @@
 """What the page is, how it was measured, and how not to read it. Texts in about.md, numbers from
-the stored results."""
+the generated pages of docs/."""
 
 import re
 from pathlib import Path
@@ -11,29 +11,33 @@ from kdmodels.familiar import modality
 from page.pairs import index, offered
 
 TEXT = Path(__file__).with_name("about.md")
+REPOSITORY = Path(__file__).parents[1]
 
 
 def _text_of(name: str) -> str:
-    """A generated file beside the weights, without figures and links within the repository."""
-    file = index().folder / name
+    """A generated page, without figures and links within the repository; empty if it is not there.
+
+    It is in docs/, or for own weights in the folder `results` beside them.
+    """
+    weights = index().folder
+    of_project = weights.resolve() == REPOSITORY / "weights"
+    file = (REPOSITORY / "docs" if of_project else weights / "results") / name
     if not file.is_file():
         return ""
     text = re.sub(r"!\[[^]]*]\([^)]*\)", "", file.read_text(encoding="utf-8"))
     return re.sub(r"\[([^]]+)]\((?!https?:)[^)]*\)", r"\1", text)
 
 
-def cards() -> list[tuple[str, str]]:
-    """(heading, Markdown) of each task's data and model cards."""
-    parts = re.split(r"^# (.+)$", _text_of("CARDS.md"), flags=re.MULTILINE)[1:]
+def models() -> list[tuple[str, str]]:
+    """(heading, Markdown) of each task's data and models."""
+    parts = re.split(r"^# (.+)$", _text_of("models.md"), flags=re.MULTILINE)[1:]
     found = dict(zip(parts[::2], parts[1::2], strict=True))
-    return [
-        (f"{t.name}: data and model cards", found[t.name]) for t in offered() if t.name in found
-    ]
+    return [(f"{t.name}: data and models", found[t.name]) for t in offered() if t.name in found]
 
 
 def results() -> list[tuple[str, str]]:
     """(heading, Markdown) of each part of the generated results; none where there are none."""
-    text = _text_of("RESULTS.md")
+    text = _text_of("results.md")
     parts = re.split(r"^#{1,2} (.+)$", text, flags=re.MULTILINE)[1:]
     found, task = [], ""
     for heading, body in zip(parts[::2], parts[1::2], strict=True):
@@ -68,7 +72,7 @@ def build() -> None:
     for heading, text in (
         ("Does this look like the modality? How that was measured", _checked()),
         ("Where the synthetic examples come from", _credits()),
-        *cards(),
+        *models(),
         *results(),
     ):
         if text:

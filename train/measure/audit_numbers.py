@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from kdmodels.tasks import Task
 from train.data.blanking import WHOLE
 from train.measure.differences import difference
 from train.measure.kept import Images
@@ -95,3 +96,40 @@ def majority(labels: np.ndarray, parts: Sequence[str] | None = None) -> float:
     of = np.array(parts if parts is not None else [""] * len(labels))
     right = sum(np.bincount(labels[of == part]).max() for part in np.unique(of))
     return float(right / len(labels))
+
+
+@dataclass(frozen=True)
+class AuditNumbers:
+    """The audit of one task. task: with the classes alone that enough films have.
+
+    notes: what was left out, in words. forest: trained on each version; None where it could not be.
+    """
+
+    task: Task
+    images: Images
+    notes: tuple[str, ...]
+    models: tuple[Audited, ...]
+    forest: Audited | None = None
+
+    @property
+    def groups(self) -> int:
+        return len(set(self.images.groups))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Films by class id."""
+        found = np.bincount(self.images.labels, minlength=self.task.num_classes)
+        return dict(zip(self.task.class_ids, found.tolist(), strict=True))
+
+    @cached_property
+    def majority(self) -> float:
+        return majority(self.images.labels)
+
+    @cached_property
+    def source_majority(self) -> float:
+        return majority(self.images.labels, self.images.sources)
+
+    @property
+    def rows(self) -> tuple[Audited, ...]:
+        """The models, and the forest where there is one."""
+        return self.models + ((self.forest,) if self.forest else ())

@@ -1,6 +1,5 @@
 """Honest numbers of a classifier from its answers: per class, per source, with bootstrap intervals."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,6 +41,10 @@ class Within:
     majority: float
     accuracy: Estimate
     macro_f1: Estimate
+
+    def told(self, task: Task) -> str:
+        """`kermany: Non-COVID pneumonia or Normal`."""
+        return f"{self.name}: {' or '.join(task.class_names[i] for i in self.classes)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,16 +131,19 @@ class Measured:
                 parts.append(self._among(source, held, of == source))
         return parts
 
-    def within_classes(self, name: str, ids: Sequence[str]) -> Within:
-        """Among some classes, such as those of an organ, which can be told without seeing disease."""
-        held = np.sort([self.task.class_ids.index(i) for i in ids])
-        return self._among(name, held, np.ones(len(self.images), dtype=bool))
+    @cached_property
+    def organs(self) -> list[Within]:
+        """Within each organ, which can be told without seeing disease."""
+        everywhere = np.ones(len(self.images), dtype=bool)
+        return [
+            self._among(name, np.sort([self.task.class_ids.index(i) for i in ids]), everywhere)
+            for name, ids in self.task.organs.items()
+        ]
 
     @property
     def within(self) -> list[Within]:
         """Within organs where the task has any, else within sources."""
-        organs = self.task.organs
-        return [self.within_classes(*organ) for organ in organs.items()] or self.within_sources
+        return self.organs or self.within_sources
 
     def _among(self, name: str, held: np.ndarray, part: np.ndarray) -> Within:
         """On the images of `part` ((N,) bool) that are of the sorted class indices `held`."""

@@ -121,8 +121,14 @@ class TaskNumbers:
         """The answers of a row of the index; None where those of other weights are kept."""
         return next((run for run in self.shipped if run.row.sha256 == row.sha256), None)
 
-    def over(self, one: Measured, other: Measured | None) -> Difference | None:
-        return other and difference([one], [other])
+    def over(self, one: Measured, other: Measured) -> Difference:
+        """How much better one is than the other on the test split."""
+        return difference([one], [other])
+
+    def over_floor(self, one: Measured) -> Difference | None:
+        """How much better than the best floor; None of that floor itself, or where there is none."""
+        best = self.best_floor
+        return None if best in (one, None) else self.over(one, best)
 
     @cached_property
     def changes(self) -> list[Change]:
@@ -143,10 +149,15 @@ class TaskNumbers:
                 found.append(Change(row, control, difference(*pairs, seeds)))
         return found
 
-    def seeds_of(self, row: Checkpoint) -> list[MeasuredRun]:
-        """All runs of a row's recipe, by seed."""
-        runs = (run for run in self.runs if run.row.stem == row.stem)
-        return sorted(runs, key=lambda run: run.row.seed)
+    @cached_property
+    def repeated(self) -> list[list[MeasuredRun]]:
+        """All runs of each recipe that was run with several seeds; the shipped one comes first."""
+        found = [[run for run in self.runs if run.row.stem == stem] for stem in self._stems]
+        return [runs for runs in found if len(runs) > 1]
+
+    @property
+    def _stems(self) -> list[str]:
+        return list(dict.fromkeys(run.row.stem for run in self.runs))
 
     def _of_kind(self, kind: str) -> list[MeasuredFloor]:
         floors = (floor for floor in self.results.floors if floor.kind == kind)

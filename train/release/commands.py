@@ -43,9 +43,13 @@ def _run_store(args: argparse.Namespace) -> None:
 def _run_publish(args: argparse.Namespace) -> None:
     from train.release.publish import publish
     from train.release.space import pin_space
-    from train.release.store import read_results
+    from train.tables.write import all_numbers, docs_folder
 
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log each request
-    publish(Index.read(), read_results(), args.repo, args.private, args.licence, args.dry_run)
+    index = Index.read()
+    publish(
+        index, all_numbers(index), args.repo, args.private, args.licence, args.dry_run,
+        figures=docs_folder() / "figures",
+    )  # fmt: skip
     if not args.dry_run:
         pin_space(Index.read())

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +33,8 @@ from huggingface_hub.utils import validate_repo_id
 from kdmodels.models.checkpoints import Index
 from kdmodels.models.zoo import count_macs, count_parameters
 from kdmodels.tasks import TASKS
-from train.release.model_cards import Sheet, figures_of, model_card, repo_card
+from train.measure.task_numbers import TaskNumbers
+from train.release.model_cards import Place, Sheet, figures_of, model_card, repo_card
 from train.release.timm_folder import is_known_to_timm, write_timm_folder
 
 log = logging.getLogger("train")
@@ -148,29 +149,32 @@ def tag_of(index: Index) -> str:
 
 def publish(
     index: Index,
-    results: dict,
+    tasks: Sequence[TaskNumbers],
     repo: str,
     private: bool = False,
     licence: str | None = None,
     dry_run: Path | None = None,
     api: HfApi | None = None,
+    figures: Path | None = None,
 ) -> str | None:
     """Publish an index's checkpoints as the Hub's `repo` (owner/name) and pin them in the index.
 
-    Every file is verified and loaded first. results: the content of `weights/results.json`.
+    Every file is verified and loaded first. tasks: what the cards tell of the checkpoints' answers.
     licence: the Hub's id of one, such as `cc-by-4.0`. dry_run: write all that would go up into
-    this folder instead, and change nothing else. Returns the sha of the commit (None of a dry run).
-    Raises `PublishError` and `CheckpointError`.
+    this folder instead, and change nothing else. figures: folder of PNGs that go up too. Returns the
+    sha of the commit (None of a dry run). Raises `PublishError` and `CheckpointError`.
     """
     check_repo_name(repo)
     if not index.checkpoints:
         raise PublishError(f"{index.folder / 'index.json'} lists no checkpoint to publish.")
+    place = Place(repo, tag_of(index), index, tasks, licence)
+    pictures = sorted(figures.glob("*.png")) if figures else []
     if dry_run:
-        _put_all(FolderTarget(dry_run), index, results, repo, licence)
+        _put_all(FolderTarget(dry_run), place, pictures)
         log.info("All that would be published as %s is in %s.", repo, dry_run)
         return None
     target = HubTarget(repo, private, api or HfApi())
-    commit = _put_all(target, index, results, repo, licence)
+    commit = _put_all(target, place, pictures)
     target.tag(tag_of(index), commit)
     # Read again: an upload takes minutes, in which a run may have stored another checkpoint.
     now = Index.read(index.folder)
@@ -179,16 +183,16 @@ def publish(
     return commit
 
 
-def _put_all(target: Target, index: Index, results: dict, repo: str, licence: str | None) -> str:
+def _put_all(target: Target, place: Place, pictures: Sequence[Path]) -> str:
     """Put the branches for timm, then `main`, which names them; return the commit of `main`."""
-    tag, sheets = tag_of(index), []
+    index, sheets = place.index, []
     for row in index.checkpoints:
         model = index.load(row)
         macs = count_macs(model, row.spec.input_size)
         sheet = Sheet(row, count_parameters(model), macs)
         if is_known_to_timm(model):
             sheet = replace(sheet, timm=f"timm-{row.stem}")
-            card = model_card(sheet, repo, tag, index, results, licence, for_timm=True)
+            card = model_card(sheet, place, for_timm=True)
             with TemporaryDirectory() as folder:
                 write_timm_folder(row, model, Path(folder))
                 files = {file.name: file for file in Path(folder).iterdir()}
@@ -197,28 +201,30 @@ def _put_all(target: Target, index: Index, results: dict, repo: str, licence: st
         sheets.append(sheet)
         log.info("%s is checked.", row.file)
     with TemporaryDirectory() as folder:
-        replace(index, folder=Path(folder), hub_repo=repo, hub_revision=tag).write()
-        files = dict(_main_files(index, sheets, results, repo, tag, licence))
+        pinned = replace(
+            index, folder=Path(folder), hub_repo=place.repo, hub_revision=place.revision
+        )
+        pinned.write()
+        files = dict(_main_files(place, sheets, pictures))
         files["index.json"] = Path(folder, "index.json").read_bytes()
         size = sum(row.bytes for row in index.checkpoints) / 1e6
-        return target.put(MAIN, files, f"{len(sheets)} checkpoints, {size:.0f} MB ({tag})")
+        message = f"{len(sheets)} checkpoints, {size:.0f} MB ({place.revision})"
+        return target.put(MAIN, files, message)
 
 
 def _main_files(
-    index: Index, sheets: list[Sheet], results: dict, repo: str, tag: str, licence: str | None
+    place: Place, sheets: list[Sheet], pictures: Sequence[Path]
 ) -> Iterator[tuple[str, Path | bytes]]:
-    rows = index.checkpoints
-    pictures = {f.name: f for f in sorted((index.folder / "figures").glob("*.png"))}
-    shown = {row.stem: figures_of(row, pictures) for row in rows}
-    for name, file in pictures.items():
-        yield f"figures/{name}", file
+    names = [file.name for file in pictures]
+    shown = {sheet.row.stem: figures_of(sheet.row, names) for sheet in sheets}
+    for file in pictures:
+        yield f"figures/{file.name}", file
     for sheet in sheets:
         row = sheet.row
-        yield row.file, index.locate(row)
-        card = model_card(sheet, repo, tag, index, results, licence, shown[row.stem])
-        yield f"models/{row.stem}.md", card.encode()
-    others = [name for name in pictures if not any(name in names for names in shown.values())]
-    yield "README.md", repo_card(sheets, repo, tag, index, results, licence, others).encode()
+        yield row.file, place.index.locate(row)
+        yield f"models/{row.stem}.md", model_card(sheet, place, shown[row.stem]).encode()
+    others = [name for name in names if not any(name in of for of in shown.values())]
+    yield "README.md", repo_card(sheets, place, others).encode()
 
 
 _STATUS = {

@@ -3,6 +3,7 @@
 It shows numbers alone, and no film.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
@@ -11,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from kdmodels.tasks import get_task
 from train.data.blanking import CONTROL, SWAPS, VERSIONS
+from train.measure.audit_numbers import Audited, AuditNumbers, SwapNumbers
 
 # Okabe-Ito colours, which differ in lightness too.
 LOOKS = {
@@ -36,14 +37,15 @@ def _clean(axes: Axes) -> None:
     axes.set_xlim(0, 100)
 
 
-def _draw_version(axes: Axes, rows: list[tuple], version: str, audit: dict) -> None:
-    axes.axvline(100 * audit["majority"], color="0.2", linestyle="--", linewidth=1.2)
-    axes.axvline(100 * audit["source_majority"], color="0.2", linestyle=":", linewidth=1.4)
-    for y, (_, role, versions, _) in enumerate(rows):
-        metric = versions[version]["accuracy"]
-        value, (low, high) = 100 * metric["value"], (100 * end for end in metric["ci95"])
-        _, colour, marker = LOOKS[role]
-        axes.plot([low, high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
+def _draw_version(axes: Axes, audit: AuditNumbers, version: str) -> None:
+    axes.axvline(100 * audit.majority, color="0.2", linestyle="--", linewidth=1.2)
+    axes.axvline(100 * audit.source_majority, color="0.2", linestyle=":", linewidth=1.4)
+    for y, model in enumerate(audit.rows):
+        share = model.versions[version].accuracy
+        value = 100 * share.value
+        _, colour, marker = LOOKS[model.role]
+        ends = [100 * share.low, 100 * share.high]
+        axes.plot(ends, [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
         axes.plot(value, y, marker, color=colour, markersize=7, markeredgecolor="white")
         axes.text(
             value, y - 0.22, f"{value:.0f}",
@@ -56,20 +58,20 @@ def _draw_version(axes: Axes, rows: list[tuple], version: str, audit: dict) -> N
     _clean(axes)
 
 
-def _pulls(swap: dict, name: str) -> dict[str, float]:
+def _pulls(swap: SwapNumbers, name: str) -> dict[str, float]:
     """Percent of the films by what the answer goes with, in the order of `PULLS`."""
     if name == CONTROL:
-        found = {"both": swap["surroundings"]["value"]}
+        found = {"both": swap.surroundings.value}
     else:
-        found = {part: swap[part]["value"] for part in ("box", "surroundings")}
+        found = {"box": swap.box.value, "surroundings": swap.surroundings.value}
     found["neither"] = 1 - sum(found.values())
     return {part: 100 * found[part] for part in PULLS if part in found}
 
 
-def _draw_swap(axes: Axes, rows: list[tuple], name: str) -> None:
-    for y, (*_, swaps) in enumerate(rows):
-        left = 0.0
-        for part, share in (_pulls(swaps[name], name) if swaps.get(name) else {}).items():
+def _draw_swap(axes: Axes, models: Sequence[Audited], name: str) -> None:
+    for y, model in enumerate(models):
+        left, swap = 0.0, model.swaps.get(name)
+        for part, share in (_pulls(swap, name) if swap else {}).items():
             axes.barh(y, share, 0.62, left, color=PULLS[part][1])
             if part != "neither":
                 where = left + share / 2
@@ -87,37 +89,29 @@ def _legend(place, handles: list, columns: int) -> None:
     )  # fmt: skip
 
 
-def audit_figure(audit: dict) -> Figure:
+def audit_figure(audit: AuditNumbers) -> Figure:
     """Above, accuracy with 95% intervals by version and model; below, swaps.
 
-    audit: as `train.measure.audit.audit_task` returns it, of one model or more.
+    audit: of one model or more.
     """
-    models = [
-        (fill(m["name"], 24), m["role"], m["versions"], m["swaps"])
-        for m in audit["models"].values()
-    ]
-    rows = list(models)
-    if audit.get("forest"):
-        rows.append(("Random forest", "forest", audit["forest"]["versions"], {}))
-    heights = (2.1 + 0.46 * len(rows), 1.7 + 0.42 * len(models))
+    heights = (2.1 + 0.46 * len(audit.rows), 1.7 + 0.42 * len(audit.models))
     figure = Figure(figsize=(10, sum(heights)), layout="constrained", dpi=DPI)
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
     above, below = figure.subfigures(2, 1, height_ratios=heights)
 
     panels = above.subplots(1, len(PANELS), sharey=True)
     for axes, version in zip(panels, PANELS, strict=True):
-        _draw_version(axes, rows, version, audit)
-    panels[0].set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=11)
-    panels[0].set_ylim(len(rows) - 0.5, -0.75)
+        _draw_version(axes, audit, version)
+    _name_rows(panels[0], audit.rows, 0.75)
     above.suptitle(
-        f"{get_task(audit['task']).name}: accuracy (%) on {audit['images']:,} test films with lung "
-        "masks, 95% intervals",
+        f"{audit.task.name}: accuracy (%) on {len(audit.images):,} test films with lung masks, "
+        "95% intervals",
         fontsize=12, fontweight="bold",
     )  # fmt: skip
     handles = [
         Line2D([], [], color=colour, marker=marker, linewidth=2.2, label=label)
         for role, (label, colour, marker) in LOOKS.items()
-        if role in {row[1] for row in rows}
+        if role in {row.role for row in audit.rows}
     ]
     handles += [
         Line2D([], [], color="0.2", linestyle="--", label="majority class"),
@@ -127,9 +121,8 @@ def audit_figure(audit: dict) -> Figure:
 
     panels = below.subplots(1, len(SWAPS), sharey=True)
     for axes, name in zip(panels, SWAPS, strict=True):
-        _draw_swap(axes, models, name)
-    panels[0].set_yticks(range(len(models)), [row[0] for row in models], fontsize=11)
-    panels[0].set_ylim(len(models) - 0.5, -0.5)
+        _draw_swap(axes, audit.models, name)
+    _name_rows(panels[0], audit.models, 0.5)
     below.suptitle(
         "The box around the lungs is from another film: what does the answer go with? (% of films)",
         fontsize=12, fontweight="bold",
@@ -138,7 +131,13 @@ def audit_figure(audit: dict) -> Figure:
     return figure
 
 
-def draw_audit(audit: dict, path: Path) -> None:
+def _name_rows(axes: Axes, rows: Sequence[Audited], above: float) -> None:
+    names = [fill("Random forest" if row.role == "forest" else row.name, 24) for row in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=11)
+    axes.set_ylim(len(rows) - 0.5, -above)
+
+
+def draw_audit(audit: AuditNumbers, path: Path) -> None:
     """Write the figure as a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     audit_figure(audit).savefig(path)

@@ -1,50 +1,117 @@
-"""The tables of README.md, weights/RESULTS.md with its figures, and weights/CARDS.md, from the stored
-metrics."""
+"""README.md's tables, docs/results.md with its figures, and docs/models.md: from `results/` alone."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from kdmodels.models.checkpoints import WEIGHTS, Index
+from kdmodels.models.checkpoints import Checkpoint, Index
 from kdmodels.tasks import TASKS
-from train.release.store import read_results
-from train.tables.cards_page import cards
+from train.data.blanking import CONTROL, FILLED, MAIN_FILL, SWAPS, VERSIONS
+from train.measure.kept import REPOSITORY, TaskResults, results_folder
+from train.measure.task_numbers import TaskNumbers
+from train.tables import audit_words, words
 from train.tables.confusion import draw_confusion
-from train.tables.details import details, figure_of
-from train.tables.summary import summary
+from train.tables.data_sets import RESEARCH_ONLY, data_sets_of
+from train.tables.templates import confusion_figure, environment
 
-README = Path(__file__).parents[2] / "README.md"
-RESULTS, CARDS = WEIGHTS / "RESULTS.md", WEIGHTS / "CARDS.md"
-OWN_WEIGHTS = README.parent / "weights"
+README, DOCS = REPOSITORY / "README.md", REPOSITORY / "docs"
+AUDIT = {  # what the tables of the audit need beside its numbers
+    "audit_words": audit_words,
+    "versions": VERSIONS,
+    "control": SWAPS[CONTROL],
+    "other_swaps": [swap for name, swap in SWAPS.items() if name != CONTROL],
+    "filled": FILLED,
+    "main_fill": MAIN_FILL,
+}
 BEGIN = "<!-- results: begin (python -m train tables) -->"
 END = "<!-- results: end -->"
 
 
-def fill_readme(text: str, index: Index, results: dict) -> str:
+def all_numbers(index: Index, root: Path | None = None) -> list[TaskNumbers]:
+    """Of each task of which answers are kept. Raises `ResultsError` where they are of other weights
+    than the index lists.
+
+    root: `results/`.
+    """
+    found = [TaskNumbers(TaskResults.of(task, root)) for task in TASKS.values()]
+    kept = [numbers for numbers in found if numbers.shipped]
+    for numbers in kept:
+        numbers.results.check_weights(index)
+    return kept
+
+
+def docs_folder() -> Path:
+    """Where results.md, models.md and `figures` go: docs/, or for own weights beside their results."""
+    return results_folder() if os.environ.get("KD_WEIGHTS") else DOCS
+
+
+def linked(folder: str):
+    """A function that makes a checkpoint's name a link to its recipe; folder: to the repository."""
+
+    def link(row: Checkpoint) -> str:
+        return f"[{row.name}]({folder}{row.recipe})"
+
+    return link
+
+
+def render(template: str, tasks: Sequence[TaskNumbers], folder: str = "", **more) -> str:
+    """A template of docs, ending in one newline. folder: the way from the text to the repository."""
+    told = (
+        environment()
+        .get_template(template)
+        .render(tasks=tasks, words=words, link=linked(folder), **more)
+    )
+    return told.strip() + "\n"
+
+
+def results_text(tasks: Sequence[TaskNumbers]) -> str:
+    """docs/results.md."""
+    return render("results.md.jinja", tasks, "../")
+
+
+def models_text(tasks: Sequence[TaskNumbers], index: Index) -> str:
+    """docs/models.md: of every checkpoint of the index, with what is known of it."""
+    rows = {task: [c for c in index.checkpoints if c.task == task.id] for task in TASKS.values()}
+    return render(
+        "models.md.jinja",
+        tasks,
+        "../",
+        listed=[(task, found, data_sets_of(found)) for task, found in rows.items() if found],
+        numbers_of={numbers.task.id: numbers for numbers in tasks},
+        research_only=RESEARCH_ONLY,
+    )
+
+
+def fill_readme(text: str, tasks: Sequence[TaskNumbers]) -> str:
     """Replace what stands between the two markers of a README."""
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{summary(index, results)}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{render('readme.md.jinja', tasks)}\n{END}{after}"
 
 
-def draw_figures(index: Index, folder: Path) -> None:
-    """A confusion matrix of each evaluated checkpoint; those of checkpoints that are gone go."""
+def draw_figures(tasks: Sequence[TaskNumbers], folder: Path) -> None:
+    """A confusion matrix of each shipped checkpoint; those of checkpoints that are gone go."""
     wanted = set()
-    for row in index.checkpoints:
-        if row.metrics:
-            task, file = TASKS[row.task], folder / figure_of(row)
-            draw_confusion(row.metrics["confusion"], task, f"{row.name}, {task.name}", file)
+    for numbers in tasks:
+        for m in numbers.shipped:
+            file = folder / confusion_figure(m.row)
+            draw_confusion(m.confusion, m.task, f"{m.row.name}, {m.task.name}", file)
             wanted.add(file.name)
-    for file in (folder / "figures").glob("confusion-*.png"):
+    for file in folder.glob("*.png"):
         if file.name not in wanted:
             file.unlink()
 
 
 def write_tables() -> None:
-    """Bring RESULTS.md, its figures and CARDS.md up to date, beside the weights; and README.md, unless
-    `KD_WEIGHTS` names other weights than the repository's.
+    """Bring results.md, models.md and the figures up to date; and README.md, unless $KD_WEIGHTS names
+    other weights than the repository's. Raises `ResultsError`.
     """
-    index, results = Index.read(), read_results()
-    RESULTS.write_text(details(index, results), encoding="utf-8")
-    CARDS.write_text(cards(index, results), encoding="utf-8")
-    draw_figures(index, RESULTS.parent)
-    if RESULTS.parent.resolve() == OWN_WEIGHTS.resolve():
-        README.write_text(fill_readme(README.read_text("utf-8"), index, results), encoding="utf-8")
+    index = Index.read()
+    tasks = all_numbers(index)
+    folder = docs_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.md").write_text(results_text(tasks), encoding="utf-8")
+    (folder / "models.md").write_text(models_text(tasks, index), encoding="utf-8")
+    draw_figures(tasks, folder / "figures")
+    if folder == DOCS:
+        README.write_text(fill_readme(README.read_text("utf-8"), tasks), encoding="utf-8")

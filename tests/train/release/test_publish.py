@@ -2,10 +2,8 @@
 
 import time
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
-import jinja2
 import pytest
 import torch
 from huggingface_hub import HfApi, close_session, constants, hf_hub_download
@@ -20,16 +18,12 @@ REPO = "someone/models"
 WRITER, READER = TOKENS
 
 
-Template = cache(jinja2.Template)  # compiles each card's template once, not for every card
-
-
 @pytest.fixture
 def hub(use_hub, monkeypatch):
     """A stand-in for the Hub that the client talks to, logged in as one who may write."""
     with HubStandIn() as server:
         use_hub(server.address)
         monkeypatch.setenv("HF_TOKEN", WRITER)
-        monkeypatch.setattr(jinja2, "Template", Template)
         yield server
 
 
@@ -68,7 +62,7 @@ def changed(index: Index, by: float) -> Index:
 
 def test_a_clone_without_weights_answers_as_the_one_that_published(small_index, hub, tmp_path):
     before = logits(small_index)
-    commit = publish(small_index, {}, REPO)
+    commit = publish(small_index, (), REPO)
     pinned = Index.read(small_index.folder)
     assert (pinned.hub_repo, pinned.hub_revision) == (REPO, commit)
     assert hub.repos[REPO].branches["main"] == commit
@@ -80,10 +74,9 @@ def test_a_clone_without_weights_answers_as_the_one_that_published(small_index, 
     assert fetched == [f"/cdn/{row.sha256}" for row in clone.checkpoints]
 
 
-def test_the_repository_holds_the_weights_the_index_and_a_card_of_each(small_index, hub):
-    (small_index.folder / "figures").mkdir()
-    (small_index.folder / "figures" / "confusion-cxr-vgg19.png").write_bytes(b"a picture")
-    publish(small_index, {}, REPO)
+def test_the_repository_holds_the_weights_the_index_and_a_card_of_each(small_index, hub, tmp_path):
+    (tmp_path / "confusion-cxr-vgg19.png").write_bytes(b"a picture")
+    publish(small_index, (), REPO, figures=tmp_path)
     stems = [row.stem for row in small_index.checkpoints]
     assert hub.names(REPO) == sorted(
         [
@@ -103,7 +96,7 @@ def test_the_repository_holds_the_weights_the_index_and_a_card_of_each(small_ind
 
 
 def test_the_published_index_pins_itself_by_a_tag(small_index, hub):
-    commit = publish(small_index, {}, REPO)
+    commit = publish(small_index, (), REPO)
     folder = Path(hf_hub_download(REPO, "index.json")).parent
     theirs = Index.read(folder)
     assert (theirs.hub_repo, theirs.hub_revision) == (REPO, tag_of(small_index))
@@ -114,10 +107,10 @@ def test_the_published_index_pins_itself_by_a_tag(small_index, hub):
 
 
 def test_an_older_revision_gives_the_older_bytes(small_index, hub, tmp_path):
-    publish(small_index, {}, REPO)
+    publish(small_index, (), REPO)
     old, before = cloned(small_index, tmp_path / "old"), logits(small_index)
     newer = changed(small_index, by=1.0)
-    second = publish(newer, {}, REPO)
+    second = publish(newer, (), REPO)
     new = cloned(newer, tmp_path / "new")
     assert (new.hub_revision, len(hub.repos[REPO].tags)) == (
         second,
@@ -129,26 +122,26 @@ def test_an_older_revision_gives_the_older_bytes(small_index, hub, tmp_path):
 
 
 def test_publishing_the_same_again_makes_no_commit(small_index, hub):
-    first = publish(small_index, {}, REPO)
+    first = publish(small_index, (), REPO)
     commits = len(hub.repos[REPO].commits)
-    assert publish(Index.read(small_index.folder), {}, REPO) == first
+    assert publish(Index.read(small_index.folder), (), REPO) == first
     assert len(hub.repos[REPO].commits) == commits
 
 
 def test_what_is_no_longer_listed_goes_and_what_others_put_there_stays(small_index, hub):
-    publish(small_index, {}, REPO)
+    publish(small_index, (), REPO)
     HfApi().upload_file(path_or_fileobj=b"mine", path_in_repo="notes/mine.md", repo_id=REPO)
     gone = small_index.checkpoints[-1]
-    publish(replace(small_index, checkpoints=small_index.checkpoints[:-1]), {}, REPO)
+    publish(replace(small_index, checkpoints=small_index.checkpoints[:-1]), (), REPO)
     names = hub.names(REPO)
     assert gone.file not in names and f"models/{gone.stem}.md" not in names
     assert "notes/mine.md" in names and small_index.checkpoints[0].file in names
 
 
 def test_checkpoints_that_are_only_on_the_hub_are_published_too(small_index, hub, tmp_path):
-    publish(small_index, {}, REPO)
+    publish(small_index, (), REPO)
     clone = cloned(small_index, tmp_path / "clone")
-    publish(clone, {}, "someone/copy")
+    publish(clone, (), "someone/copy")
     for row in clone.checkpoints:
         content = (small_index.folder / row.file).read_bytes()
         assert hub.content("someone/copy", "main", row.file) == content
@@ -163,7 +156,7 @@ def test_a_row_stored_during_the_upload_is_kept(small_index, hub, monkeypatch):
         return create_tag(*arguments, **options)
 
     monkeypatch.setattr(HfApi, "create_tag", store_meanwhile)
-    commit = publish(small_index, {}, REPO)
+    commit = publish(small_index, (), REPO)
     now = Index.read(small_index.folder)
     assert now.hub_revision == commit
     assert now.checkpoints[1].sha256 != small_index.checkpoints[1].sha256
@@ -173,7 +166,7 @@ def test_a_row_stored_during_the_upload_is_kept(small_index, hub, monkeypatch):
 
 
 def test_other_bytes_of_the_same_size_are_refused(small_index, hub, tmp_path):
-    publish(small_index, {}, REPO)
+    publish(small_index, (), REPO)
     clone = cloned(small_index, tmp_path / "clone")
     row = clone.checkpoints[1]
     content = bytearray(hub.blobs[row.sha256])
@@ -189,7 +182,7 @@ def test_other_bytes_of_the_same_size_are_refused(small_index, hub, tmp_path):
 def test_without_the_hub_what_is_in_the_folder_serves_and_the_rest_is_named(
     small_index, hub, tmp_path
 ):
-    commit = publish(small_index, {}, REPO)
+    commit = publish(small_index, (), REPO)
     clone = cloned(small_index, tmp_path / "clone")
     hub.__exit__()
     assert len(logits(Index.read(small_index.folder))) == 3
@@ -201,7 +194,7 @@ def test_without_the_hub_what_is_in_the_folder_serves_and_the_rest_is_named(
 
 
 def test_a_private_repository_needs_a_token(small_index, hub, tmp_path, monkeypatch):
-    publish(small_index, {}, REPO, private=True)
+    publish(small_index, (), REPO, private=True)
     assert hub.repos[REPO].private
     clone = cloned(small_index, tmp_path / "clone")
     monkeypatch.delenv("HF_TOKEN")
@@ -219,7 +212,7 @@ def refused(index: Index, repo: str = REPO, **options) -> str:
     before = (index.folder / "index.json").read_bytes()
     started = time.perf_counter()
     with pytest.raises(PublishError) as caught:
-        publish(index, {}, repo, **options)
+        publish(index, (), repo, **options)
     assert time.perf_counter() - started < 10
     assert (index.folder / "index.json").read_bytes() == before
     message = str(caught.value)
@@ -250,7 +243,7 @@ def test_a_token_that_may_not_write_is_named(small_index, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", READER)
     assert "this token may not write there" in refused(small_index)  # a new repository
     monkeypatch.setenv("HF_TOKEN", WRITER)
-    publish(small_index, {}, REPO)
+    publish(small_index, (), REPO)
     monkeypatch.setenv("HF_TOKEN", READER)
     changed(small_index, by=1.0)
     index = Index.read(small_index.folder)
@@ -274,7 +267,7 @@ def test_offline_mode_is_told(small_index, hub, monkeypatch):
 
 
 def test_a_public_repository_does_not_become_private_by_publishing(small_index, hub):
-    publish(small_index, {}, REPO)
+    publish(small_index, (), REPO)
     before = dict(hub.repos[REPO].branches)
     index = changed(small_index, by=1.0)
     assert f"{REPO} is public; make it private" in refused(index, private=True)
@@ -283,7 +276,7 @@ def test_a_public_repository_does_not_become_private_by_publishing(small_index, 
 
 def test_a_licence_that_the_hub_does_not_know_is_told(small_index, hub):
     assert "license" in refused(small_index, licence="do-as-you-like")
-    publish(small_index, {}, REPO, licence="cc-by-4.0")
+    publish(small_index, (), REPO, licence="cc-by-4.0")
     assert b"license: cc-by-4.0" in hub.content(REPO, "main", "README.md")
 
 
@@ -295,7 +288,7 @@ def test_an_upload_that_breaks_off_changes_nothing_and_can_be_taken_up(
     assert "Error while uploading" in refused(small_index)
     assert hub.names(REPO) == [".gitattributes"] and hub.repos[REPO].tags == {}
     hub.uploads_left, hub.requests[:] = None, []
-    publish(small_index, {}, REPO)
+    publish(small_index, (), REPO)
     puts = [path for method, path in hub.requests if method == "PUT"]
     assert len(puts) == 3 - uploads  # what is there already is not sent again
     assert len(logits(cloned(small_index, tmp_path / "clone"))) == 3
@@ -306,7 +299,7 @@ def test_a_damaged_checkpoint_is_not_published(small_index, hub):
     file = small_index.folder / row.file
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=f"{row.file} has .* bytes instead of"):
-        publish(small_index, {}, REPO)
+        publish(small_index, (), REPO)
     assert hub.names(REPO) == [".gitattributes"]
 
 
@@ -321,9 +314,9 @@ def test_an_empty_index_is_refused(tmp_path, hub):
 
 def test_a_dry_run_writes_what_would_go_up_and_asks_nobody(small_index, hub, tmp_path):
     before = (small_index.folder / "index.json").read_bytes()
-    assert publish(small_index, {}, REPO, dry_run=tmp_path / "look") is None
+    assert publish(small_index, (), REPO, dry_run=tmp_path / "look") is None
     assert hub.requests == [] and (small_index.folder / "index.json").read_bytes() == before
-    publish(small_index, {}, REPO)
+    publish(small_index, (), REPO)
     written = {
         str(f.relative_to(tmp_path / "look" / "main")): f.read_bytes()
         for f in (tmp_path / "look" / "main").rglob("*")
