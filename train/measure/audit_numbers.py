@@ -7,9 +7,10 @@ from functools import cached_property
 import numpy as np
 
 from kdmodels.tasks import Task
-from train.data.blanking import WHOLE
+from train.data.blanking import FILLED, FILLS, SWAPS, VERSIONS, WHOLE
 from train.measure.differences import difference
 from train.measure.kept import Images
+from train.measure.kept_audit import FOREST, AuditFilms, AuditResults, KeptAudit
 from train.measure.measured import Measured
 from train.measure.resampling import Estimate, resampled_counts
 
@@ -133,3 +134,44 @@ class AuditNumbers:
     def rows(self) -> tuple[Audited, ...]:
         """The models, and the forest where there is one."""
         return self.models + ((self.forest,) if self.forest else ())
+
+
+def audit_numbers(kept: AuditResults) -> AuditNumbers | None:
+    """From what is kept; None where no audit is. Raises `ResultsError`."""
+    if not kept.there:
+        return None
+    films = kept.films
+    audited = [_audited(found, films) for found in kept.audits]
+    return AuditNumbers(
+        films.task,
+        films.images,
+        tuple(films.notes),
+        tuple(a for a in audited if a.role != FOREST),
+        next((a for a in audited if a.role == FOREST), None),
+    )
+
+
+def _audited(kept: KeptAudit, films: AuditFilms) -> Audited:
+    """In the order of `VERSIONS`, `FILLS` and `SWAPS`."""
+
+    def measured(logits: np.ndarray) -> Measured:
+        return Measured(logits.astype(np.float64), films.images, films.task)
+
+    return Audited(
+        kept.name,
+        kept.role,
+        {name: measured(kept.versions[name]) for name in VERSIONS},
+        kept.sha256,
+        {
+            fill: {name: measured(kept.fills[fill][name]) for name in FILLED}
+            for fill in FILLS
+            if fill in kept.fills
+        },
+        {
+            name: swap_numbers(
+                kept.swaps[name], kept.versions[WHOLE], films.donors[name], films.images
+            )
+            for name in SWAPS
+            if name in kept.swaps
+        },
+    )

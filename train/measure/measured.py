@@ -134,11 +134,12 @@ class Measured:
     @cached_property
     def organs(self) -> list[Within]:
         """Within each organ, which can be told without seeing disease."""
-        everywhere = np.ones(len(self.images), dtype=bool)
-        return [
-            self._among(name, np.sort([self.task.class_ids.index(i) for i in ids]), everywhere)
-            for name, ids in self.task.organs.items()
-        ]
+        everywhere, ids = np.ones(len(self.images), dtype=bool), self.task.class_ids
+        organs = {
+            organ: np.sort([ids.index(i) for i in held if i in ids])
+            for organ, held in self.task.organs.items()
+        }
+        return [self._among(o, held, everywhere) for o, held in organs.items() if len(held) > 1]
 
     @property
     def within(self) -> list[Within]:

@@ -9,9 +9,14 @@ from scipy.special import softmax
 
 from kdmodels.models.checkpoints import Checkpoint
 from kdmodels.tasks import Task
+from train.measure.agreement_numbers import AgreementNumbers, agreement_numbers
+from train.measure.audit_numbers import AuditNumbers, audit_numbers
 from train.measure.calibration import Calibration, calibration_of, fit_temperature
 from train.measure.differences import Difference, difference
 from train.measure.kept import Floor, KeptRun, TaskResults
+from train.measure.kept_audit import AuditResults
+from train.measure.kept_rows import AgreementRow, LeakageRow, read_rows
+from train.measure.leakage_numbers import LeakageNumbers, leakage_numbers
 from train.measure.measured import Measured
 
 
@@ -119,7 +124,9 @@ class TaskNumbers:
 
     def find(self, row: Checkpoint) -> MeasuredRun | None:
         """The answers of a row of the index; None where those of other weights are kept."""
-        return next((run for run in self.shipped if run.row.sha256 == row.sha256), None)
+        wanted = (row.stem, row.sha256)
+        found = (run for run in self.shipped if (run.row.stem, run.row.sha256) == wanted)
+        return next(found, None)
 
     def over(self, one: Measured, other: Measured) -> Difference:
         """How much better one is than the other on the test split."""
@@ -148,6 +155,20 @@ class TaskNumbers:
                 control = controls[seeds[0]].row
                 found.append(Change(row, control, difference(*pairs, seeds)))
         return found
+
+    @cached_property
+    def audit(self) -> AuditNumbers | None:
+        return audit_numbers(AuditResults(self.task, self.results.folder))
+
+    @cached_property
+    def agreement(self) -> list[AgreementNumbers]:
+        rows = read_rows(self.results.folder / "agreement.csv", AgreementRow)
+        controls = {run.run.key: f"{control_stem(run.row)}-seed{run.row.seed}" for run in self.runs}
+        return agreement_numbers(rows, {run.run.key: run.row for run in self.runs}, controls)
+
+    @cached_property
+    def leakage(self) -> LeakageNumbers | None:
+        return leakage_numbers(read_rows(self.results.folder / "leakage.csv", LeakageRow))
 
     @cached_property
     def repeated(self) -> list[list[MeasuredRun]]:

@@ -20,7 +20,7 @@ from train.learn.recipes import FOLDER, Recipe, read_recipe, to_dict
 from train.measure.task_numbers import MeasuredRun, TaskNumbers
 from train.tables import words
 from train.tables.data_sets import RESEARCH_ONLY, data_set_of, data_sets_of
-from train.tables.templates import environment, listed
+from train.tables.templates import listed, render
 
 HERE = Path(__file__).parent
 ARXIV = "2508.15251"
@@ -130,20 +130,15 @@ def figures_of(row: Checkpoint, figures: Iterable[str]) -> list[str]:
 
 
 def _render(template: str, data: ModelCardData, place: Place, /, **values) -> str:
-    told = (
-        environment(HERE)
-        .get_template(template)
-        .render(
-            card_data=data.to_yaml(),
-            place=place,
-            words=words,
-            licence=place.licence or UNLICENSED,
-            research_only=RESEARCH_ONLY,
-            bibtex=BIBTEX,
-            **values,
-        )
-    )
-    return told.rstrip() + "\n"
+    alike = {
+        "card_data": data.to_yaml(),
+        "place": place,
+        "words": words,
+        "licence": place.licence or UNLICENSED,
+        "research_only": RESEARCH_ONLY,
+        "bibtex": BIBTEX,
+    }
+    return render(template, alike | values, HERE)
 
 
 # --- What the Hub reads ----------------------------------------------------------------------

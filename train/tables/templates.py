@@ -1,5 +1,6 @@
 """The templates of all tables, and how numbers look in them: Jinja filters, each with one job."""
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 
 from kdmodels.models.checkpoints import Checkpoint
+from kdmodels.models.zoo import get_spec
 from train.measure.differences import Difference
 from train.measure.kept import KeptRun
 from train.measure.resampling import Estimate
@@ -81,6 +83,10 @@ def over(change: Difference | None) -> str:
     return points(change.accuracy) if change else ""
 
 
+def paper_name(model: str) -> str:
+    return get_spec(model).paper_name
+
+
 def confusion_figure(checkpoint: Checkpoint) -> str:
     return f"confusion-{checkpoint.stem}.png"
 
@@ -91,23 +97,28 @@ def listed(names: Sequence[str]) -> str:
 
 
 FILTERS = (
-    percent, points, over, decimals, mean_and_range, by_seed, size, stored, confusion_figure,
+    percent, points, over, decimals, mean_and_range, by_seed, size, stored, paper_name,
+    confusion_figure,
 )  # fmt: skip
 
 
 @cache
-def environment(*folders: Path) -> Environment:
-    """Of the templates here and in further folders. A name that a template does not get is an error."""
-    loader = ChoiceLoader([FileSystemLoader(folder) for folder in (*folders, FOLDER)])
+def _environment(folders: tuple[Path, ...]) -> Environment:
     made = Environment(
-        loader=loader,
+        loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,
         undefined=StrictUndefined,
         autoescape=False,  # Markdown
     )
-    made.filters |= {f.__name__: f for f in FILTERS}
-    made.filters["thousands"] = "{:,}".format
+    made.filters |= {f.__name__: f for f in FILTERS} | {"thousands": "{:,}".format}
     made.globals |= {"row": row, "head": head}
     return made
+
+
+def render(template: str, values: dict[str, object], *folders: Path) -> str:
+    """A template of those here, or in further folders: without empty lines in a row, and ending in
+    one newline. A name that the template does not get is an error.
+    """
+    told = _environment((*folders, FOLDER)).get_template(template).render(values)
+    return re.sub(r"\n{3,}", "\n\n", told).strip() + "\n"

@@ -10,9 +10,10 @@ from train.data.blanking import CONTROL, FILLED, MAIN_FILL, SWAPS, VERSIONS
 from train.measure.kept import REPOSITORY, TaskResults, results_folder
 from train.measure.task_numbers import TaskNumbers
 from train.tables import audit_words, words
+from train.tables.audit_figure import draw_audit
 from train.tables.confusion import draw_confusion
 from train.tables.data_sets import RESEARCH_ONLY, data_sets_of
-from train.tables.templates import confusion_figure, environment
+from train.tables.templates import confusion_figure, render
 
 README, DOCS = REPOSITORY / "README.md", REPOSITORY / "docs"
 AUDIT = {  # what the tables of the audit need beside its numbers
@@ -54,25 +55,21 @@ def linked(folder: str):
     return link
 
 
-def render(template: str, tasks: Sequence[TaskNumbers], folder: str = "", **more) -> str:
-    """A template of docs, ending in one newline. folder: the way from the text to the repository."""
-    told = (
-        environment()
-        .get_template(template)
-        .render(tasks=tasks, words=words, link=linked(folder), **more)
-    )
-    return told.strip() + "\n"
+def _text(template: str, tasks: Sequence[TaskNumbers], folder: str = "", **more) -> str:
+    """A page of docs, or a part of README.md. folder: the way from there to the repository."""
+    values = {"tasks": tasks, "words": words, "link": linked(folder)}
+    return render(template, values | AUDIT | more)
 
 
 def results_text(tasks: Sequence[TaskNumbers]) -> str:
     """docs/results.md."""
-    return render("results.md.jinja", tasks, "../")
+    return _text("results.md.jinja", tasks, "../")
 
 
 def models_text(tasks: Sequence[TaskNumbers], index: Index) -> str:
     """docs/models.md: of every checkpoint of the index, with what is known of it."""
     rows = {task: [c for c in index.checkpoints if c.task == task.id] for task in TASKS.values()}
-    return render(
+    return _text(
         "models.md.jinja",
         tasks,
         "../",
@@ -86,13 +83,17 @@ def fill_readme(text: str, tasks: Sequence[TaskNumbers]) -> str:
     """Replace what stands between the two markers of a README."""
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{render('readme.md.jinja', tasks)}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{_text('readme.md.jinja', tasks)}\n{END}{after}"
 
 
 def draw_figures(tasks: Sequence[TaskNumbers], folder: Path) -> None:
-    """A confusion matrix of each shipped checkpoint; those of checkpoints that are gone go."""
+    """A confusion matrix of each shipped checkpoint, and the audits; those that are gone go."""
     wanted = set()
     for numbers in tasks:
+        if numbers.audit:
+            file = folder / f"audit-{numbers.task.id}.png"
+            draw_audit(numbers.audit, file)
+            wanted.add(file.name)
         for m in numbers.shipped:
             file = folder / confusion_figure(m.row)
             draw_confusion(m.confusion, m.task, f"{m.row.name}, {m.task.name}", file)

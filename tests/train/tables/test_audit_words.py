@@ -7,7 +7,7 @@ import pytest
 
 from tests.train.tables.made_audit import MAJORITY, audit, estimate, forest, model
 from train.tables.audit_words import audit_told, judge_blanking, judge_swaps
-from train.tables.templates import environment
+from train.tables.templates import render
 from train.tables.write import AUDIT
 
 # --- Verdicts --------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def tables(found) -> str:
     """The audit's part of docs/results.md."""
     numbers = SimpleNamespace(audit=found)
     task = SimpleNamespace(id="cxr", name="Chest X-ray")
-    return environment().get_template("audit.md.jinja").render(numbers=numbers, task=task, **AUDIT)
+    return render("audit.md.jinja", {"numbers": numbers, "task": task} | AUDIT)
 
 
 def test_the_summary_says_what_each_network_and_the_forest_know():
