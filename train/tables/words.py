@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from kdmodels.models.checkpoints import Checkpoint
 from train.measure.differences import Difference
 from train.measure.measured import Measured
-from train.measure.task_numbers import Change, MeasuredRun, TaskNumbers
+from train.measure.task_numbers import Change, MeasuredFloor, MeasuredRun, TaskNumbers
 from train.tables.templates import listed, percent, points
 
 ONE_SEED = "one seed: the interval covers the choice of test images, not the chance of training"
@@ -17,6 +17,11 @@ SAYS: dict[str, str] = {
     "worse": "is worse beyond doubt",
     "unclear": "is neither better nor worse beyond doubt",
 }
+
+
+def floor_name(floor: MeasuredFloor) -> str:
+    """`random forest (outer frame, 3 of 32 px)`."""
+    return floor.name if floor.floor.id == "majority-class" else f"random forest ({floor.name})"
 
 
 def verdict(change: Difference) -> str:
@@ -56,10 +61,9 @@ def floors_told(numbers: TaskNumbers) -> list[str]:
     """How the networks stand to the best floor and to the probe."""
     told = []
     if numbers.best_floor:
-        blind = numbers.task.blind_to
         best = (
-            f"the floor that was best on the validation split ({numbers.best_floor.name}), a random "
-            f"forest on features that do not see {blind}"
+            f"the best floor on the validation split, the {floor_name(numbers.best_floor)}, which "
+            f"does not see {numbers.task.blind_to}"
         )
         told.append(_against(numbers, numbers.over_floor, best))
     told += [
@@ -125,9 +129,10 @@ def over_floor_told(run: MeasuredRun, numbers: TaskNumbers) -> list[str]:
             "unclear": "is not better beyond doubt, so it is no evidence of seeing that",
         }[verdict(change)]
         told.append(
-            f"A random forest on features that do not see {numbers.task.blind_to} ({best.name}, "
-            f"chosen on the validation split) is right in {_of(best)} of the same test images; this "
-            f"network, with {_of(run)}, {end} (paired difference {points(change.accuracy)} points)."
+            f"The best floor, chosen on the validation split, is the {floor_name(best)}, which does "
+            f"not see {numbers.task.blind_to}. It is right in {_of(best)} of the same test images; "
+            f"this network, with {_of(run)}, {end} (paired difference "
+            f"{points(change.accuracy)} points)."
         )
     for probe in numbers.probes:
         change = numbers.over(run, probe)
