@@ -36,7 +36,7 @@ def agreement_numbers(
     """A row for each student and teacher that maps were compared of.
 
     students: the runs by key; maps of other weights than theirs do not count. controls: by key of a
-    student's run that of its control.
+    student's run that of its control; not of the control itself.
     """
     by_pair: dict[Pair, dict[str, AgreementRow]] = defaultdict(dict)
     for row in rows:

@@ -28,11 +28,6 @@ class LeakageNumbers:
     seen: dict[str, float]
     classifiers: list[LeakyClassifier]
 
-    @property
-    def leakiest(self) -> LeakyClassifier:
-        """The one that gains most by remembering: the best when split by image."""
-        return max(self.classifiers, key=lambda c: sum(c.accuracy["by_image"]))
-
 
 def leakage_numbers(rows: Sequence[LeakageRow]) -> LeakageNumbers | None:
     """None where nothing was measured."""
