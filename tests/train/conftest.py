@@ -1,10 +1,8 @@
 """Shared fixtures: small generated data sets that are easy to tell apart, and small recipes."""
 
-import copy
 import csv
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,11 +16,10 @@ import train.learn.finished
 import train.release.store
 from kdmodels.models.checkpoints import Index
 from kdmodels.models.zoo import build_model
-from kdmodels.tasks import TASKS, get_task
+from kdmodels.tasks import get_task
 from train.data.manifest import Manifest, Sample
 from train.learn.recipes import Phase, Recipe, find_recipe, to_dict
 from train.learn.runs import RunFolder, RunState, write_safetensors
-from train.measure.metrics import compare, summarise
 
 COLOURS = ((220, 40, 40), (40, 220, 40), (40, 40, 220), (200, 200, 40), (200, 40, 200))
 
@@ -201,51 +198,3 @@ def finish_run(make_recipe, tiny_models, tmp_path, recipes):
         return folder.path
 
     return finish
-
-
-def random_logits(task_id: str, seed: int) -> tuple[np.ndarray, list[Sample]]:
-    """(90, K) logits that are often right, and the samples they are for, the same for all seeds."""
-    generator = np.random.default_rng(seed)
-    task = get_task(task_id)
-    labels = np.random.default_rng(0).integers(0, task.num_classes, 90)
-    samples = [
-        Sample(f"{i}.png", task.class_ids[label], "test", f"g{i // 2}", f"source {i % 2}")
-        for i, label in enumerate(labels)
-    ]
-    logits = generator.normal(size=(90, task.num_classes))
-    logits[np.arange(90), labels] += 1
-    return logits, samples
-
-
-@cache
-def summary_of(task_id: str, seed: int) -> dict:
-    """Metrics of random logits; kept, because their intervals take a while."""
-    logits, samples = random_logits(task_id, seed)
-    latency = {"median_ms": 3.21, "q1_ms": 3.04, "q3_ms": 4.46, "runs": 11, "threads": 1}
-    metrics = summarise(logits, samples, get_task(task_id), 1 + seed / 10)
-    return metrics | {"latency": latency | {"engine": "an engine"}}
-
-
-@pytest.fixture
-def evaluated_index(tiny_index) -> Index:
-    """The index of tiny networks with random metrics, different in every row."""
-    rows = [
-        replace(row, temperature=1 + i / 10, metrics=copy.deepcopy(summary_of(row.task, i)))
-        for i, row in enumerate(tiny_index.checkpoints, 1)
-    ]
-    return replace(tiny_index, checkpoints=tuple(rows))
-
-
-@pytest.fixture
-def some_results() -> dict:
-    """Results of both tasks: floors, and what distillation changed."""
-    found = {}
-    for task in TASKS.values():
-        (first, samples), (second, _) = (random_logits(task.id, seed) for seed in (50, 51))
-        found[task.id] = {
-            "floors": [{"name": "a floor", "accuracy": 0.4321, "macro_f1": 0.1234}],
-            "distillation": {
-                f"{task.id}-ofa_595-from-vgg19": compare(first, second, samples, task)
-            },
-        }
-    return found

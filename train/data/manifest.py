@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -37,6 +38,11 @@ class Sample:
     source: str
     mask: Path | Cell | None = None
     number: int | None = None
+
+
+def labels_of(samples: Sequence[Sample], task: Task) -> np.ndarray:
+    """(N,) int64 indices of the samples' classes."""
+    return np.array([task.class_ids.index(s.label) for s in samples], np.int64)
 
 
 @dataclass(frozen=True)

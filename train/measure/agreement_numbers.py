@@ -31,17 +31,20 @@ class AgreementNumbers:
 
 
 def agreement_numbers(
-    rows: Sequence[AgreementRow], students: dict[str, Checkpoint], controls: dict[str, str]
+    rows: Sequence[AgreementRow],
+    students: dict[str, Checkpoint],
+    teachers: dict[str, Checkpoint],
+    controls: dict[str, str],
 ) -> list[AgreementNumbers]:
     """A row for each student and teacher that maps were compared of.
 
-    students: the runs by key; maps of other weights than theirs do not count. controls: by key of a
-    student's run that of its control; not of the control itself.
+    students: the runs by key; teachers: by model; maps of other weights than theirs do not count.
+    controls: by key of a student's run that of its control; not of the control itself.
     """
     by_pair: dict[Pair, dict[str, AgreementRow]] = defaultdict(dict)
     for row in rows:
-        run = students.get(row.student)
-        if run and run.sha256.startswith(row.student_sha256):
+        run, teacher = students.get(row.student), teachers.get(row.teacher)
+        if _is_of(run, row.student_sha256) and _is_of(teacher, row.teacher_sha256):
             by_pair[row.student, row.teacher][row.image] = row
     return [
         AgreementNumbers(
@@ -53,6 +56,10 @@ def agreement_numbers(
         )
         for (student, teacher), found in by_pair.items()
     ]
+
+
+def _is_of(checkpoint: Checkpoint | None, sha256: str) -> bool:
+    return bool(checkpoint) and checkpoint.sha256.startswith(sha256)
 
 
 def _mean(found: dict[str, AgreementRow], metric: str) -> Estimate:

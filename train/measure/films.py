@@ -7,10 +7,9 @@ import numpy as np
 
 from kdmodels.tasks import Task
 from train.data.blanking import SWAPS, choose_donors, has_lungs
-from train.data.manifest import DataError, Manifest, Sample
+from train.data.manifest import DataError, Manifest, Sample, labels_of
 from train.measure.kept import COLUMNS, Images
 from train.measure.kept_audit import FEW, MIN_FILMS, NO_LUNGS, NO_MASK, AuditFilms
-from train.measure.metrics import labels_of
 
 
 @dataclass(frozen=True)

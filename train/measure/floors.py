@@ -13,7 +13,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 
 from kdmodels.tasks import Task
-from train.data.manifest import Manifest, Sample, read_pixels
+from train.data.manifest import Manifest, Sample, labels_of, read_pixels
 from train.measure.kept import SPLITS, Floor
 
 TINY = 1e-6
@@ -127,7 +127,7 @@ def features_of(samples: Sequence[Sample], task: Task) -> tuple[dict[str, np.nda
         pixels = read_pixels(sample, task, SIZE)
         for name, values in rows.items():
             values.append(FEATURES[name].compute(pixels))
-    labels = np.array([task.class_ids.index(s.label) for s in samples])
+    labels = labels_of(samples, task)
     return {name: np.stack(values) for name, values in rows.items()}, labels
 
 

@@ -25,7 +25,7 @@ from safetensors.numpy import save
 from kdmodels.cache import write_atomically
 from kdmodels.models.checkpoints import Checkpoint, Index
 from kdmodels.tasks import Task
-from train.data.manifest import Manifest, Sample
+from train.data.manifest import Manifest, Sample, labels_of
 
 REPOSITORY = Path(__file__).parents[2]
 SPLITS = ("val", "test")
@@ -73,7 +73,7 @@ class Images:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], task: Task) -> "Images":
-        labels = np.array([task.class_ids.index(s.label) for s in samples])
+        labels = labels_of(samples, task)
         columns = ([getattr(s, c) for s in samples] for c in ("group", "source"))
         return cls(tuple(s.path.name for s in samples), labels, *map(tuple, columns))
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from kdmodels.tasks import Task
 from train.measure.kept import Images
-from train.measure.metrics import MIN_WITHIN, auroc, rates
+from train.measure.metrics import auroc, rates
 from train.measure.resampling import Estimate, resampled_counts
 
+MIN_WITHIN = 10  # images of a class in a source, to be compared within it
 RATES = ("sensitivity", "specificity", "ppv")
 
 

@@ -148,7 +148,7 @@ class TaskNumbers:
         found = []
         for runs in by_stem.values():
             row = next(iter(runs.values())).row
-            controls = by_stem.get(control_stem(row), {})
+            controls = by_stem.get(control_of(row).stem, {})
             seeds = sorted(runs.keys() & controls.keys())
             if (row.teacher or row.variant) and seeds:
                 pairs = ([of[seed] for seed in seeds] for of in (runs, controls))
@@ -163,8 +163,10 @@ class TaskNumbers:
     @cached_property
     def agreement(self) -> list[AgreementNumbers]:
         rows = read_rows(self.results.folder / "agreement.csv", AgreementRow)
-        controls = {run.run.key: f"{control_stem(run.row)}-seed{run.row.seed}" for run in self.runs}
-        return agreement_numbers(rows, {run.run.key: run.row for run in self.runs}, controls)
+        controls = {run.run.key: KeptRun.key_of(control_of(run.row)) for run in self.runs}
+        students = {run.run.key: run.row for run in self.runs}
+        teachers = {r.row.model: r.row for r in self.shipped if not r.row.variant}
+        return agreement_numbers(rows, students, teachers, controls)
 
     @cached_property
     def leakage(self) -> LeakageNumbers | None:
@@ -195,6 +197,6 @@ class TaskNumbers:
         return cls(*test, **of, validation=Measured(*val))
 
 
-def control_stem(row: Checkpoint) -> str:
-    """The stem of what a row is compared with: the same network on labels only, by the usual recipe."""
-    return replace(row, teacher=None, variant="").stem
+def control_of(row: Checkpoint) -> Checkpoint:
+    """What a row is compared with: the same network on labels only, by the usual recipe."""
+    return replace(row, teacher=None, variant="")

@@ -10,10 +10,9 @@ from pathlib import Path
 from kdmodels.models.checkpoints import WEIGHTS, Checkpoint, Index, read_state
 from kdmodels.models.zoo import StateDict
 from kdmodels.predict import Classifier
-from train.data.manifest import Manifest
+from train.data.manifest import Manifest, labels_of
 from train.learn.finished import as_trained, read_run
 from train.measure.calibration import fit_temperature
-from train.measure.metrics import labels_of
 from train.measure.predictions import logits_of
 
 log = logging.getLogger("train")

@@ -21,7 +21,7 @@ SAYS: dict[str, str] = {
 
 def floor_name(floor: MeasuredFloor) -> str:
     """`random forest (outer frame, 3 of 32 px)`."""
-    return floor.name if floor.floor.id == "majority-class" else f"random forest ({floor.name})"
+    return floor.name if floor.floor.id == "majority" else f"random forest ({floor.name})"
 
 
 def verdict(change: Difference) -> str:

@@ -15,14 +15,20 @@ def students(new_row):
     return {"taught": taught, "plain": replace(new_row("cxr", "ofa_595"), sha256="2" * 64)}
 
 
+@pytest.fixture
+def teachers(new_row):
+    rows = (replace(new_row("cxr", model), sha256="3" * 64) for model in ("vgg19", "visformer_s"))
+    return {row.model: row for row in rows}
+
+
 def rows(student: str, teacher: str, correlations, sha256: str) -> list[AgreementRow]:
     return [
-        AgreementRow(student, sha256[:12], teacher, "", f"{i}.png", f"g{i // 2}", value, 0.5)
+        AgreementRow(student, sha256[:12], teacher, "3" * 12, f"{i}.png", f"g{i // 2}", value, 0.5)
         for i, value in enumerate(correlations)
     ]
 
 
-def test_a_student_is_set_against_its_teacher_and_the_control(students):
+def test_a_student_is_set_against_its_teacher_and_the_control(students, teachers):
     generator = np.random.default_rng(0)
     near, far = generator.normal(0.7, 0.1, 40), generator.normal(0.1, 0.1, 40)
     kept = [
@@ -30,7 +36,7 @@ def test_a_student_is_set_against_its_teacher_and_the_control(students):
         *rows("plain", "vgg19", far, "2" * 64),
         *rows("plain", "visformer_s", near, "2" * 64),
     ]
-    first, second, third = agreement_numbers(kept, students, {"taught": "plain"})
+    first, second, third = agreement_numbers(kept, students, teachers, {"taught": "plain"})
     assert [n.teacher for n in (first, second, third)] == ["vgg19", "vgg19", "visformer_s"]
     assert first.student.name == "OFA-595 (from VGG19)" and first.images == 40
     assert first.correlation.value == pytest.approx(near.mean())
@@ -40,9 +46,11 @@ def test_a_student_is_set_against_its_teacher_and_the_control(students):
     assert second.over_control is None  # it is the control
 
 
-def test_flat_maps_do_not_count_and_other_weights_neither(students):
+def test_flat_maps_do_not_count_and_other_weights_neither(students, teachers):
     kept = rows("taught", "vgg19", [0.2, np.nan, 0.6], "1" * 64)
-    [found] = agreement_numbers(kept, students, {})
+    [found] = agreement_numbers(kept, students, teachers, {})
     assert found.correlation.value == pytest.approx(0.4) and found.over_control is None
-    assert agreement_numbers(rows("taught", "vgg19", [0.2], "9" * 64), students, {}) == []
-    assert agreement_numbers(rows("gone", "vgg19", [0.2], "1" * 64), students, {}) == []
+    assert agreement_numbers(rows("taught", "vgg19", [0.2], "9" * 64), students, teachers, {}) == []
+    assert agreement_numbers(rows("gone", "vgg19", [0.2], "1" * 64), students, teachers, {}) == []
+    other = {"vgg19": replace(teachers["vgg19"], sha256="8" * 64)}
+    assert agreement_numbers(kept, students, other, {}) == []

@@ -6,8 +6,7 @@ from sklearn.metrics import confusion_matrix, recall_score, roc_auc_score
 
 from kdmodels.tasks import TASKS
 from tests.train.measure.answers import images_of, logits_for, random_answers
-from train.measure.measured import RATES, Measured
-from train.measure.metrics import MIN_WITHIN
+from train.measure.measured import MIN_WITHIN, RATES, Measured
 
 CXR = TASKS["cxr"]
 
@@ -30,6 +29,13 @@ def test_the_numbers_are_those_of_scikit_learn():
     shares = powers / powers.sum(axis=1, keepdims=True)
     each = [roc_auc_score(labels == i, shares[:, i]) for i in range(3)]
     assert found.auroc == pytest.approx(np.mean(each))
+
+
+def test_organs_are_of_all_classes_of_their_task():
+    for task in TASKS.values():
+        named = [class_id for ids in task.organs.values() for class_id in ids]
+        assert not task.organs or sorted(named) == sorted(task.class_ids)
+    assert list(TASKS["histopathology"].organs) == ["lung", "colon"]
 
 
 def test_a_class_that_is_never_predicted_has_no_ppv():

@@ -11,7 +11,7 @@ from kdmodels.tasks import TASKS
 from tests.train.made_results import answers, run_of, write_results
 from train.measure.calibration import calibration_of, fit_temperature
 from train.measure.kept import Floor, TaskResults
-from train.measure.task_numbers import TaskNumbers, control_stem
+from train.measure.task_numbers import TaskNumbers, control_of
 
 CXR = TASKS["cxr"]
 
@@ -40,9 +40,9 @@ def test_a_distilled_run_is_compared_with_the_control_of_its_seed(numbers):
 
 
 def test_variants_are_compared_with_the_usual_recipe(new_row):
-    assert control_stem(replace(new_row("cxr", "vgg19"), variant="scratch")) == "cxr-vgg19"
+    assert control_of(replace(new_row("cxr", "vgg19"), variant="scratch")).stem == "cxr-vgg19"
     several = replace(new_row("cxr", "ofa_595", "vgg19"), variant="attention")
-    assert control_stem(several) == "cxr-ofa_595-labels"
+    assert control_of(several).stem == "cxr-ofa_595-labels"
 
 
 def test_the_best_floor_is_chosen_on_the_validation_split(root, numbers):

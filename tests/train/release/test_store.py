@@ -14,9 +14,9 @@ import train.release.store
 from kdmodels.models.checkpoints import Index, sha256_of
 from kdmodels.models.zoo import TEACHERS
 from kdmodels.predict import Classifier
+from train.data.manifest import labels_of
 from train.learn.runs import write_safetensors
 from train.measure.calibration import fit_temperature
-from train.measure.metrics import labels_of
 from train.measure.predictions import logits_of
 from train.release.store import (
     StoreError,
