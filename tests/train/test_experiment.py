@@ -15,19 +15,17 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
+import train.learn.finished
 import train.learn.recipes
-import train.measure.evaluate
 import train.release.store
 from kdmodels.models.checkpoints import Index
 from kdmodels.models.zoo import MODELS, count_parameters, get_spec
-from kdmodels.predict import measure
 from kdmodels.tasks import TASKS
 from train.__main__ import main
 from train.data.manifest import Manifest
 from train.learn.guides import MODEL
 from train.learn.recipes import FOLDER, Recipe, read_recipe, to_dict
-from train.release.store import read_results
-from train.tables.details import details
+from train.tables.write import all_numbers, results_text
 
 SIDE = 32  # px
 SHIPPED = [
@@ -126,12 +124,9 @@ def place(tmp_path, make_manifest, monkeypatch) -> Path:
     write_shrunk(SHIPPED, tmp_path / "recipes")
     save_file(timm.create_model(MODEL, pad_type="same").state_dict(), tmp_path / GUIDE)
     monkeypatch.setattr(train.learn.recipes, "FOLDER", tmp_path / "recipes")
-    monkeypatch.setattr(train.release.store, "FOLDER", tmp_path / "recipes")
+    monkeypatch.setattr(train.learn.finished, "FOLDER", tmp_path / "recipes")
     monkeypatch.setattr(train.release.store, "WEIGHTS", tmp_path / "weights")
-    # A second of passes for each network's time is more than all the rest.
-    monkeypatch.setattr(
-        train.measure.evaluate, "measure", lambda engine, images, **_: measure(engine, images)
-    )
+    monkeypatch.setenv("KD_WEIGHTS", str(tmp_path / "weights"))  # where results/ is looked for
     # After two steps a network is so undecided that rounding its weights may change its mind.
     monkeypatch.setattr(train.release.store, "MAX_ACCURACY_CHANGE", 1.01)
     monkeypatch.setattr(Index.read.__func__, "__defaults__", (tmp_path / "weights",))
@@ -164,7 +159,7 @@ def test_all_recipes_run_in_the_order_in_which_they_need_each_other(place, run, 
         train_and_store(run, place, recipe)
     data = ("--data", place / "data")
     run("evaluate", "--all", *data, "--write")
-    index, results = Index.read(), read_results()
+    index = Index.read()
     assert sorted(row.stem for row in index.checkpoints) == sorted(r.name for r in SHIPPED)
     by_name = {recipe.name: recipe for recipe in SHIPPED}
     for row in index.checkpoints:
@@ -172,16 +167,19 @@ def test_all_recipes_run_in_the_order_in_which_they_need_each_other(place, run, 
         assert (row.task, row.model, row.teacher) == (recipe.task, recipe.model, recipe.teacher)
         assert row.recipe == f"train/recipes/{recipe.name}.yaml"
         assert (row.seed, row.input_size) == (recipe.seed, SIDE)
-        assert row.metrics["images"] == 2 * len(row.classes)
-        assert 0 <= row.metrics["accuracy"]["value"] <= 1
-    for task in {recipe.task for recipe in SHIPPED}:
-        distilled = {r.name for r in SHIPPED if r.task == task and (r.teachers or r.variant)}
-        assert results[task]["distillation"].keys() == distilled
-        alone = {r.teacher for r in SHIPPED if r.task == task and r.objective == "hybrid"}
-        assert set(index.teachers(task)) == alone  # whom the page offers
-    text = details(index, results)
+    tasks = all_numbers(index)
+    for numbers in tasks:
+        mine = [r for r in SHIPPED if r.task == numbers.task.id]
+        distilled = {r.name for r in mine if r.teachers or r.variant}
+        assert {change.row.stem for change in numbers.changes} == distilled
+        alone = {r.teacher for r in mine if r.objective == "hybrid"}
+        assert set(index.teachers(numbers.task.id)) == alone  # whom the page offers
+        for found in numbers.shipped:
+            assert len(found.images) == 2 * len(found.row.classes)
+            assert 0 <= found.accuracy.value <= 1
+    text = results_text(tasks)
     assert all(f"](../{row.recipe})" in text for row in index.checkpoints)
-    run("evaluate", "--all", *data)  # every number again, from the stored weights
+    run("evaluate", "--all", *data)  # every answer again, from the stored weights
 
 
 def test_targets_are_computed_once_for_all_students_of_a_teacher(place, run, tiny_models):
