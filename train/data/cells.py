@@ -37,6 +37,6 @@ class Cell:
         return cell["bytes"]
 
 
-def size_of(path: Path | Cell) -> int:
+def file_size(path: Path | Cell) -> int:
     """Number of bytes of a file. Raises `OSError` where it is not there."""
     return path.size if isinstance(path, Cell) else path.stat().st_size

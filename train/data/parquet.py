@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from kdmodels.cache import cache_path
 from kdmodels.tasks import Task
-from train.data.cells import Cell, size_of
+from train.data.cells import Cell, file_size
 from train.data.manifest import SPLITS, DataError, Manifest, Sample
 
 PATTERNS = ("*.parquet", "data/*.parquet")  # here, and where the Hub's own tools put them
@@ -233,7 +233,7 @@ def _parts(samples: Sequence[Sample], limit: float) -> Iterator[list[Sample]]:
     part, size = [], 0
     for sample in samples:
         part.append(sample)
-        size += sum(map(size_of, _files_of(sample)))
+        size += sum(map(file_size, _files_of(sample)))
         if size >= limit:
             yield part
             part, size = [], 0

@@ -171,6 +171,7 @@ class Recipe(_Part):
 
 
 def usual_objective(teacher: str | None) -> str:
+    """The objective of the usual recipe for no teacher, for one, and for several."""
     return "labels" if not teacher else "multi_teacher" if "+" in teacher else "hybrid"
 
 

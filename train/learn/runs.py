@@ -110,6 +110,7 @@ class RunState:
 
     @classmethod
     def load(cls, file: Path) -> "RunState":
+        """Read what `save` wrote, on the CPU."""
         with safe_open(file, framework="pt") as reader:
             state = cls(**json.loads(reader.metadata()["position"]))
             for name in reader.keys():  # noqa: SIM118 (safe_open is no mapping)
@@ -191,6 +192,7 @@ class RunFolder:
             )
 
     def load_state(self) -> RunState | None:
+        """The state to resume from; None where no epoch has ended yet."""
         return RunState.load(self.state_file) if self.state_file.exists() else None
 
     def save_state(self, state: RunState) -> None:
@@ -230,6 +232,7 @@ class RunFolder:
         state.save(self.state_file)
 
     def read_metrics(self) -> list[dict[str, str]]:
+        """The rows of `metrics.csv`, one an epoch, as text."""
         if not self.metrics_file.exists():
             return []
         with self.metrics_file.open(newline="", encoding="utf-8") as file:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from kdmodels.cache import write_atomically
-from train.data.cells import size_of
+from train.data.cells import file_size
 from train.learn.objectives import Answers
 from train.learn.runs import RunError
 from train.learn.views import TrainViews
@@ -59,7 +59,7 @@ def targets_key(teacher: Frozen, views: TrainViews) -> str:
     An image is known by its name, its size in bytes and its number (see `train.data.manifest.Sample`).
     """
     samples = zip(views.store.samples, views.numbers, strict=True)
-    images = [(s.path.name, size_of(s.path), s.label, number) for s, number in samples]
+    images = [(s.path.name, file_size(s.path), s.label, number) for s, number in samples]
     seen = [views.store.size, views.size, views.seed, repr(views.augment), images]
     parts = [teacher.sha256, teacher.bf16, teacher.size, *seen]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

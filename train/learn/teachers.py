@@ -29,6 +29,7 @@ class Teacher:
 
     @property
     def name(self) -> str:
+        """What messages call it: the name of the network in the paper."""
         return self.spec.paper_name
 
     def to(self, device: torch.device) -> None:

@@ -166,6 +166,7 @@ class BalancedSampler(Sampler[tuple[int, int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Draw as in that epoch from now on; Accelerate's loader calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:

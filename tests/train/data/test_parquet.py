@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 import train.data.pixels
 from kdmodels.tasks import get_task
 from train.__main__ import main
-from train.data.cells import Cell, size_of
+from train.data.cells import Cell, file_size
 from train.data.manifest import DataError, read_mask, read_pixels
 from train.data.open import open_manifest
 from train.data.parquet import write_parquet
@@ -68,7 +68,10 @@ def assert_same_films(found, wanted):
         pairs = zip(found.split(split), wanted.split(split), strict=True)
         for ours, theirs in pairs:
             assert replace(ours, path=None, mask=None) == replace(theirs, path=None, mask=None)
-            assert (ours.path.name, size_of(ours.path)) == (theirs.path.name, size_of(theirs.path))
+            assert (ours.path.name, file_size(ours.path)) == (
+                theirs.path.name,
+                file_size(theirs.path),
+            )
             assert ours.path.read_bytes() == theirs.path.read_bytes()
             assert np.array_equal(read_pixels(ours, CXR, 32), read_pixels(theirs, CXR, 32))
             assert (ours.mask is None) == (theirs.mask is None)
