@@ -89,6 +89,7 @@ def card(classifier: Classifier, prediction: Prediction, decode_ms: float | None
     answer = task.classes[prediction.index].name
     threads = f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
     note = f'<p class="note">{html.escape(latency.note)}</p>' if latency.note else ""
+    origin = f"; {classifier.checkpoint.origin}" if classifier.checkpoint.origin else ""
     decoding = "" if decode_ms is None else f" {decode_ms:.0f} ms"
     return f"""
 <section class="card" aria-label="{classifier.spec.role} {classifier.spec.paper_name}">
@@ -104,7 +105,7 @@ def card(classifier: Classifier, prediction: Prediction, decode_ms: float | None
 <div><dt>File</dt><dd>{classifier.checkpoint.bytes / 1e6:.1f} MB</dd></div>
 </dl>
 <footer>{html.escape(latency.engine)}, {threads}; {classifier.spec.input_size} px input;
-not counted: decoding{decoding}, preprocessing {prediction.preprocess_ms:.0f} ms; {calibration(classifier)}{note}</footer>
+not counted: decoding{decoding}, preprocessing {prediction.preprocess_ms:.0f} ms; {calibration(classifier)}{origin}{note}</footer>
 </section>"""
 
 

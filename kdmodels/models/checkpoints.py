@@ -7,7 +7,7 @@ is there, otherwise from the Hub at the revision that the index pins; the hash i
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -48,7 +48,6 @@ class Checkpoint:
     teacher_sha256: of the file of the teacher that it learned from (several joined by "+"); None for
         those without a teacher, or where it is not known.
     temperature: what the logits are divided by before the softmax (`train.measure.calibration`).
-    metrics: test-split results, as `train.measure.metrics` writes them.
     """
 
     task: str
@@ -67,13 +66,22 @@ class Checkpoint:
     variant: str = ""
     teacher_sha256: str | None = None
     temperature: float = 1.0
-    metrics: dict = field(default_factory=dict)
 
     @property
     def spec(self) -> ModelSpec:
         """The row of its architecture, with the input size of these weights."""
         spec = get_spec(self.model)
         return replace(spec, input_size=self.input_size) if self.input_size else spec
+
+    @property
+    def origin(self) -> str:
+        """Of a student: which file of its teacher it learned from, in words; empty for others."""
+        if not self.teacher:
+            return ""
+        if not self.teacher_sha256:
+            return "which file of its teacher it learned from was not recorded"
+        starts = " and ".join(f"{sha256[:12]}…" for sha256 in self.teacher_sha256.split("+"))
+        return f"it learned from the file with the sha256 {starts}"
 
     @property
     def name(self) -> str:

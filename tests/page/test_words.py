@@ -17,6 +17,17 @@ def test_a_card_says_calibrated_only_where_a_temperature_is_set(tiny_classifier,
     assert "as the network gives them" not in text
 
 
+def test_a_students_card_says_what_is_known_of_its_teachers_file(tiny_classifier, photo):
+    prediction = predict(tiny_classifier, photo)
+    assert "learned from" not in card(tiny_classifier, prediction)
+    row = replace(tiny_classifier.checkpoint, teacher="vgg19")
+    text = card(replace(tiny_classifier, checkpoint=row), prediction)
+    assert "; which file of its teacher it learned from was not recorded" in text
+    row = replace(row, teacher_sha256="ab" * 32)
+    text = card(replace(tiny_classifier, checkpoint=row), prediction)
+    assert "; it learned from the file with the sha256 abababababab…" in text
+
+
 def test_a_card_shows_the_calibrated_percentages(tiny_classifier, photo):
     row = replace(tiny_classifier.checkpoint, temperature=4.0)
     scaled = replace(tiny_classifier, checkpoint=row)

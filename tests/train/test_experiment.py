@@ -167,6 +167,8 @@ def test_all_recipes_run_in_the_order_in_which_they_need_each_other(place, run, 
         assert (row.task, row.model, row.teacher) == (recipe.task, recipe.model, recipe.teacher)
         assert row.recipe == f"train/recipes/{recipe.name}.yaml"
         assert (row.seed, row.input_size) == (recipe.seed, SIDE)
+        taught_by = [index.find(row.task, t).sha256 for t in recipe.teachers]
+        assert row.teacher_sha256 == ("+".join(taught_by) or None)
     tasks = all_numbers(index)
     for numbers in tasks:
         mine = [r for r in SHIPPED if r.task == numbers.task.id]

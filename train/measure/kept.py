@@ -151,7 +151,7 @@ class KeptRun:
         write_tensors(
             folder / f"{self.key}.safetensors",
             {k: relative(v) for k, v in tensors.items() if v is not None},
-            {"row": {k: v for k, v in asdict(self.row).items() if k != "metrics"}, **about},
+            {"row": asdict(self.row), **about},
         )
 
     @classmethod

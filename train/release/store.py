@@ -1,8 +1,6 @@
 """From a finished run to `weights/`."""
 
-import json
 import logging
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -72,26 +70,3 @@ def _store(row: Checkpoint, state: StateDict, manifest: Manifest, index: Index) 
     if abs(before - after) > max(MAX_ACCURACY_CHANGE, 1.001 / len(samples)):
         raise StoreError(f"Storing {row.file} as {row.storage} moves the accuracy too much.")
     return index.store(replace(row, temperature=fit_temperature(stored, labels)), state)
-
-
-# --- results.json ----------------------------------------------------------------------------
-
-
-def results_file() -> Path:
-    return WEIGHTS / "results.json"
-
-
-def read_results() -> dict:
-    """What `update_results` stored, by task; empty before the first evaluation."""
-    if not results_file().exists():
-        return {}
-    return json.loads(results_file().read_text(encoding="utf-8"))
-
-
-def update_results(task_id: str, **parts: object) -> None:
-    """Replace the named parts of a task's results, and keep the others. Written whole or not."""
-    results = read_results()
-    results.setdefault(task_id, {}).update(parts)
-    partial = results_file().with_name("results.json.partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, results_file())

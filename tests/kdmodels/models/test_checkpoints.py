@@ -46,7 +46,7 @@ def nothing_is_small(monkeypatch):
 @pytest.mark.parametrize("model", list(MODELS))
 def test_what_was_stored_is_found_and_answers_alike(new_row, tmp_path, storage, model):
     network = build_model(model, 5).eval()
-    row = replace(new_row("histopathology", model), storage=storage, metrics={"accuracy": 0.5})
+    row = replace(new_row("histopathology", model), storage=storage)
     stored = Index(tmp_path / "new" / "weights").store(row, network.state_dict())
     index = Index.read(tmp_path / "new" / "weights")
     found = index.find("histopathology", model)
@@ -227,6 +227,18 @@ def test_a_student_whose_teacher_was_replaced_is_no_pair(tiny_index):
     same.write()
     Index.read(same.folder).store(teacher, state)
     assert "vgg19" not in Index.read(same.folder).teachers("cxr")
+
+
+def test_a_student_says_what_is_known_of_its_teachers_file(new_row):
+    student, teacher = new_row("cxr", "ofa_595", "vgg19"), new_row("cxr", "vgg19")
+    assert teacher.origin == new_row("cxr", "ofa_595").origin == ""
+    assert student.origin == "which file of its teacher it learned from was not recorded"
+    known = replace(student, teacher_sha256="ab" * 32)
+    assert known.origin == "it learned from the file with the sha256 abababababab…"
+    two = replace(
+        student, teacher="vgg19+visformer_s", teacher_sha256="+".join(("1" * 64, "2" * 64))
+    )
+    assert two.origin.endswith("111111111111… and 222222222222…")
 
 
 def test_each_of_several_teachers_must_be_the_one_that_taught(tiny_index, new_row):

@@ -1,7 +1,6 @@
 """`train.release.store`: what is refused never reaches `weights/`, and results are kept whole."""
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +19,8 @@ from train.measure.calibration import fit_temperature
 from train.measure.predictions import logits_of
 from train.release.store import (
     StoreError,
-    read_results,
-    results_file,
     store_again,
     store_run,
-    update_results,
 )
 
 
@@ -189,32 +185,3 @@ def test_a_large_file_is_refused_and_not_stored(finish_run, manifest, weights, m
     with pytest.raises(StoreError, match=r"labels\.safetensors has [\d,]+ bytes, more than 2,000"):
         store_run(finish_run(manifest), manifest)
     assert not (weights / "index.json").exists()
-
-
-# --- results.json ----------------------------------------------------------------------------
-
-
-def test_a_part_of_the_results_is_replaced_and_the_others_stay(weights):
-    assert read_results() == {}
-    weights.mkdir()
-    update_results("cxr", floors=[1], audit={"a": 2})
-    update_results("histopathology", floors=[3])
-    update_results("cxr", floors=[4], seeds={})
-    assert read_results() == {
-        "cxr": {"floors": [4], "audit": {"a": 2}, "seeds": {}},
-        "histopathology": {"floors": [3]},
-    }
-
-
-def test_results_that_cannot_be_written_stay_as_they_are(weights, monkeypatch):
-    weights.mkdir()
-    update_results("cxr", floors=[1])
-    before = results_file().read_bytes()
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(train.release.store.os, "replace", fail)
-    with pytest.raises(OSError, match="No space"):
-        update_results("cxr", floors=[2])
-    assert results_file().read_bytes() == before and json.loads(before)
