@@ -162,7 +162,7 @@ def _by(values: Iterable[str], flags: np.ndarray) -> dict[str, dict]:
     return {name: counted(flags[values == name]) for name in sorted(set(values.tolist()))}
 
 
-def measure(
+def measure_familiar(
     reference: Reference, manifest: Manifest, others: Sequence[Manifest] = (), seed: int = 0
 ) -> dict:
     """False alarms on the test split by class and source; catches of others' images and junk."""
@@ -250,7 +250,7 @@ def familiar_task(manifest: Manifest, data: str | Path, write: bool = False) -> 
     same. Raises `DataError`.
     """
     reference = fit(manifest)
-    found = measure(reference, manifest, other_manifests(manifest.task, data))
+    found = measure_familiar(reference, manifest, other_manifests(manifest.task, data))
     log.info("%s", paragraph(found))
     for part in ("classes", "sources"):
         for name, number in found[part].items():

@@ -18,7 +18,14 @@ from train.__main__ import main
 from train.data.manifest import DataError, read_picture
 from train.data.open import open_manifest
 from train.measure import familiar as fitting
-from train.measure.familiar import counted, describe_all, differences, fit, measure, pictures_of
+from train.measure.familiar import (
+    counted,
+    describe_all,
+    differences,
+    fit,
+    measure_familiar,
+    pictures_of,
+)
 
 DATA = os.environ.get("KD_DATA", "../shared/data")
 
@@ -82,7 +89,7 @@ def test_false_alarms_are_counted_by_class_and_source(make_manifest, few_picture
     for sample in odd:
         Image.new("RGB", (32, 32), "red").save(sample.path)
     other = make_manifest(train=1, val=1, test=2, task="histopathology")
-    found = measure(fit(manifest), manifest, [other])
+    found = measure_familiar(fit(manifest), manifest, [other])
     assert (found["test"]["flagged"], found["test"]["images"]) == (len(odd), 30) == (5, 30)
     assert {n: c["flagged"] for n, c in found["classes"].items()} == {
         "covid": 5, "normal": 0, "pneumonia": 0,
@@ -108,7 +115,7 @@ def test_a_source_with_far_more_false_alarms_is_named(make_manifest, few_picture
             Image.new("RGB", (32, 32), "red").save(sample.path)
             sample = replace(sample, source="a clinic")
         samples.append(sample)
-    found = measure(fit(manifest), replace(manifest, samples=tuple(samples)))
+    found = measure_familiar(fit(manifest), replace(manifest, samples=tuple(samples)))
     assert found["high_sources"] == ["a clinic"]
     assert "clearly more: a clinic." in modality.paragraph(found | {"task": "cxr"})
 
