@@ -1,8 +1,10 @@
 """What every run answered, kept in `results/`: all rates, differences and tables are made from it.
 
-    results/<task>/val.csv, test.csv      name, label, group and source of each image
-    results/<task>/runs/<key>.safetensors a run's logits on both, in the order of the CSV files
-    results/<task>/floors/<name>.safetensors   the same of classifiers that see no disease, or probes
+    results/<task>/val.csv, test.csv           name, label, group and source of each image
+    results/<task>/runs/<key>.safetensors      a run's logits on both, in the order of the CSV files
+    results/<task>/floors/<id>.safetensors     the same of classifiers that see no disease, or probes
+    results/<task>/audit.csv, audit/           see `train.measure.kept_audit`
+    results/<task>/agreement.csv, leakage.csv  see `train.measure.kept_rows`
 
 A run's file holds `val` and `test`, (N, K) float16 logits, and perhaps `served`, those on test by the
 page's default engine; its metadata (`about`, JSON) say which weights gave them. Logits are kept less

@@ -13,7 +13,7 @@ from kdmodels.models.zoo import count_macs, count_parameters
 from kdmodels.predict import Classifier
 from train.data.manifest import DataError
 from train.learn.finished import UnusableRun, as_trained, read_run
-from train.measure.evaluate import evaluate_all, evaluate_task
+from train.measure.evaluate import evaluate_all, evaluate_task, unlike_logits
 from train.measure.kept import Floor, KeptRun, ResultsError, TaskResults, relative
 from train.measure.predictions import logits_of
 from train.release.store import store_run
@@ -146,6 +146,21 @@ def test_the_last_digits_may_be_another_processors(stored, manifest):
     noise = np.random.default_rng(0).normal(size=run.test.shape) * 1e-3
     replace(run, test=run.test + noise).write(kept(manifest).folder / "runs")
     assert evaluate_task(manifest) == []
+
+
+def test_more_than_two_answers_that_flip_are_a_difference_however_close_they_were():
+    close = np.array([[0.01, 0, -3]] * 3 + [[5, 0, 0]] * 5)
+    flipped = close.copy()
+    for images, wanted in ((2, ""), (3, "0 of 8 images by up to 0.02, 3 answers")):
+        flipped[:images] = (0, 0.01, -3)
+        assert unlike_logits(close, flipped) == wanted
+
+
+@pytest.mark.parametrize("by, is_other", [(0.015, False), (0.03, True)])
+def test_a_logit_may_move_by_the_tolerance_and_one_per_cent(by, is_other):
+    logits = np.array([[0.0, -0.1, -20]])
+    assert bool(unlike_logits(logits, logits - (0, by, 0))) == is_other
+    assert bool(unlike_logits(logits, logits - (0, 0, 10 * by))) == is_other
 
 
 def test_a_floor_that_was_tampered_with_is_noticed(stored, manifest):
