@@ -151,7 +151,7 @@ def test_the_last_digits_may_be_another_processors(stored, manifest):
 def test_more_than_two_answers_that_flip_are_a_difference_however_close_they_were():
     close = np.array([[0.01, 0, -3]] * 3 + [[5, 0, 0]] * 5)
     flipped = close.copy()
-    for images, wanted in ((2, ""), (3, "0 of 8 images by up to 0.02, 3 answers")):
+    for images, wanted in ((2, ""), (3, "0 of 8 images by up to 0.01, 3 answers")):
         flipped[:images] = (0, 0.01, -3)
         assert unlike_logits(close, flipped) == wanted
 
