@@ -5,24 +5,18 @@ The content decides the format and the one decoder that runs, after a check of t
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from PIL import ExifTags, Image, ImageOps
-from pydicom.datadict import DicomDictionary
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from kdmodels.images.checked import TOO_MANY_PIXELS, CheckedImage, ImageError, check_size, to_8_bit
+from kdmodels.images.dicom import read_dicom
 
 MAX_BYTES = 32 * 2**20
-MAX_PIXELS = 64_000_000
-MIN_SIDE = 32
 
 _FORMATS = {
     "DICOM": rb".{128}DICM",
@@ -40,45 +34,7 @@ _REFUSED = {
     rb".{4}ftyp(hei|hev|mif1|msf1|avi[fs])": "This is a HEIC or AVIF photo; save it as JPEG or PNG.",
     rb"\x02\0\0\0UL|\x08\0[\0\x05\x08]\0": "This DICOM file has lost its header; export it again.",
 }
-# The elements kept of a DICOM file: image description and pixels, nothing about the patient.
-_PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-_DICOM_TAGS = [*(tag for tag in DicomDictionary if tag >> 16 == 0x0028), *_PIXEL_DATA]
 _NOT_AN_IMAGE = "This is not an image that can be read here; upload PNG, JPEG, TIFF or DICOM."
-_DICOM_UNDECODED = "This DICOM image is damaged or of an unknown compression; export it as PNG."
-_TOO_MANY_PIXELS = "This image has over 64 million pixels; crop it or export it at a lower size."
-
-
-class ImageError(ValueError):
-    """The image was refused. The message is one sentence: what is wrong and what to do."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """The grey values of a DICOM image that are shown from black to white, as radiologists set it.
-
-    centre, width: in the file's own units; lowest, highest: of the values in the image.
-    """
-
-    centre: float
-    width: float
-    lowest: float
-    highest: float
-
-
-@dataclass(frozen=True)
-class CheckedImage:
-    """An image that is safe to show and to classify.
-
-    pixels: mode "RGB", 8 bits per channel, upright; no EXIF, ICC profile or other metadata.
-    source_format: "PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "DICOM", or "decoded" if unknown.
-    notes: what was done to the pixels, in plain words, one entry per step; often empty.
-    window: of greyscale DICOM with more than 8 bits, else None.
-    """
-
-    pixels: Image.Image
-    source_format: str
-    notes: tuple[str, ...]
-    window: Window | None = None
 
 
 def read_image(
@@ -97,33 +53,26 @@ def read_image(
     """
     data = _read_bytes(source)
     source_format = _format_of(data)
-    with _plain_errors(f"{source_format} file"):
+    with _plain_errors(source_format):
         if source_format == "DICOM":
-            return _read_dicom(data, window)
+            return read_dicom(data, window)
         with Image.open(BytesIO(data), formats=(source_format,)) as image:
             return _check(image, source_format)
 
 
-def check_image(image: Image.Image) -> CheckedImage:
-    """Check an image from Pillow, say from the clipboard, as `read_image` checks a file."""
-    source_format = "JPEG" if image.format == "MPO" else image.format or "decoded"
-    if source_format not in (*_FORMATS, "decoded"):
-        raise ImageError(_NOT_AN_IMAGE)
-    with _plain_errors("image"):
-        return _check(image, source_format)
-
-
 @contextmanager
-def _plain_errors(what: str) -> Iterator[None]:
+def _plain_errors(source_format: str) -> Iterator[None]:
     """Turn whatever a decoder raises into ImageError; decoders fail in many ways on bad bytes."""
     try:
         yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(_TOO_MANY_PIXELS) from error
+        raise ImageError(TOO_MANY_PIXELS) from error
     except Exception as error:
-        raise ImageError(f"This {what} is damaged or incomplete; export it again.") from error
+        raise ImageError(
+            f"This {source_format} file is damaged or incomplete; export it again."
+        ) from error
 
 
 def _read_bytes(source: str | os.PathLike | bytes) -> bytes:
@@ -152,18 +101,9 @@ def _format_of(data: bytes) -> str:
     raise ImageError(_NOT_AN_IMAGE)
 
 
-def _check_size(width: int, height: int, samples: int = 1) -> None:
-    if width * height * samples > MAX_PIXELS:
-        raise ImageError(_TOO_MANY_PIXELS)
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(f"This image is too small; both sides must be at least {MIN_SIDE} pixels.")
-    if max(width, height) > 10 * min(width, height):
-        raise ImageError("One side of this image is over 10 times the other; crop it.")
-
-
 def _check(image: Image.Image, source_format: str) -> CheckedImage:
     notes: list[str] = []
-    _check_size(*image.size)
+    check_size(*image.size)
     # Frames are not counted: millions of empty ones take minutes. Those of MPO are previews.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         notes.append("first of several frames used")
@@ -180,7 +120,7 @@ def _check(image: Image.Image, source_format: str) -> CheckedImage:
 def _to_rgb(image: Image.Image, white_is_zero: bool, notes: list[str]) -> Image.Image:
     """Return a new RGB image that shares no metadata with `image`, whatever its mode."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        grey = _to_8_bit(np.asarray(image), notes)
+        grey = to_8_bit(np.asarray(image), notes)
         if white_is_zero:  # Pillow inverts such TIFF files itself, but only up to 8 bits
             notes.append("inverted, as the file stores white as zero")
             grey = 255 - grey
@@ -191,144 +131,3 @@ def _to_rgb(image: Image.Image, white_is_zero: bool, notes: list[str]) -> Image.
             notes.append("transparency flattened on black")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     return Image.fromarray(np.asarray(image.convert("RGB")))
-
-
-def _to_8_bit(values: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Scale values of any number type to uint8, as the docstring of `read_image` says."""
-    if values.dtype.kind in "iu" and values.min() >= 0 and values.max() < 2**16:
-        bits = next(bits for bits in (8, 10, 12, 14, 16) if values.max() < 2**bits)
-        if bits > 8:
-            notes.append(f"{bits}-bit values scaled to 8 bit")
-        return _rescale(values, 0, 2**bits - 1)
-    values = values.astype(np.float64)
-    usable = np.abs(values) < 1e38  # false for NaN too; larger values would overflow below
-    if not usable.any():
-        raise ImageError("This image holds no usable pixel values; export it again.")
-    if not usable.all():
-        notes.append("pixels without a valid value shown in black")
-        values[~usable] = values[usable].min()
-    low, high = np.percentile(values[usable], (0.5, 99.5))
-    notes.append("values between the 0.5 and 99.5 percentiles scaled to 8 bit")
-    return _rescale(values, low, high)
-
-
-def _rescale(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map low..high linearly to 0..255 (uint8) and clip; a step where low equals high."""
-    if not high > low:
-        return np.where(values > low, 255, 0).astype(np.uint8)
-    with np.errstate(over="ignore"):  # infinite after a tiny range, and clipped next
-        scaled = (values - np.float64(low)) / (high - low) * 255
-    return np.rint(scaled.clip(0, 255)).astype(np.uint8)
-
-
-def _read_dicom(data: bytes, window: tuple[float, float] | None) -> CheckedImage:
-    # pydicom would inflate such a file without a limit before its size can be checked.
-    if DeflatedExplicitVRLittleEndian.encode() in data:
-        raise ImageError("This DICOM file is compressed as a whole; export it uncompressed.")
-    dataset = pydicom.dcmread(BytesIO(data), specific_tags=_DICOM_TAGS)
-    if not any(tag in dataset for tag in _PIXEL_DATA):
-        raise ImageError("This DICOM file holds no image; choose the file with the image.")
-    _check_size(dataset.Columns, dataset.Rows, dataset.get("SamplesPerPixel", 1))
-    try:
-        compressed = dataset.file_meta.TransferSyntaxUID.is_compressed
-        values = _decode_apart(data) if compressed else pixel_array(dataset, index=0)
-    except subprocess.SubprocessError as error:
-        raise ImageError(_DICOM_UNDECODED) from error
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    notes = [f"first of {frames} frames used"] if frames > 1 else []
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        values = apply_color_lut(values, dataset)
-    if values.ndim == 3:
-        values, shown = _to_8_bit(values, notes), None
-    else:
-        values = apply_modality_lut(values, dataset)
-        shown = _window_of(values, dataset, window)
-        if shown and window:
-            _use_window(dataset, shown)
-            notes.append(f"window {shown.centre:g} / {shown.width:g} applied")
-            values = _display_values(values, dataset, [])
-        else:
-            values = _display_values(values, dataset, notes)
-        if dataset.PhotometricInterpretation == "MONOCHROME1":
-            notes.append("inverted, as the file stores white as the lowest value")
-            values = 255 - values
-    return CheckedImage(Image.fromarray(values).convert("RGB"), "DICOM", tuple(notes), shown)
-
-
-def _window_of(
-    values: np.ndarray, dataset: pydicom.Dataset, wanted: tuple[float, float] | None
-) -> Window | None:
-    """The wanted window, else the file's, else all values; None of 8-bit images."""
-    if dataset.BitsStored <= 8 or not np.isfinite(values).all():
-        return None
-    lowest, highest = float(values.min()), float(values.max())
-    named = [np.array(dataset.get(f"Window{x}"), float).flat[0] for x in ("Center", "Width")]
-    centre, width = wanted or named
-    if not (np.isfinite(centre) and width > 0):
-        centre, width = (lowest + highest) / 2, highest - lowest
-    return Window(float(centre), max(float(width), 1e-6), lowest, highest)
-
-
-def _use_window(dataset: pydicom.Dataset, window: Window) -> None:
-    """Let the file say another window; it is applied as the file's own would be."""
-    dataset.WindowCenter, dataset.WindowWidth = f"{window.centre:.10g}", f"{window.width:.10g}"
-    if "VOILUTSequence" in dataset:
-        del dataset.VOILUTSequence
-    if window.width < 1:  # narrower than the default function can be
-        dataset.VOILUTFunction = "LINEAR_EXACT"
-
-
-def _decode_apart(data: bytes) -> np.ndarray:
-    """Decode the first frame of a compressed DICOM file by running this module as a script.
-
-    GDCM aborts its process on damaged data, and all decoders allocate what the compressed frame
-    asks for, whatever the file around it declares; a process of its own bounds both.
-    """
-    frame = subprocess.run(
-        [sys.executable, "-P", __file__],
-        input=data,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # may quote the file
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # each thread would count as memory
-        timeout=60,
-        check=True,
-    ).stdout
-    return np.load(BytesIO(frame))
-
-
-def _display_values(values: np.ndarray, dataset: pydicom.Dataset, notes: list[str]) -> np.ndarray:
-    """Turn greyscale DICOM values into uint8 as the file's display table or window says."""
-    if dataset.get("VOILUTSequence"):
-        # Not pydicom's apply_voi: it wraps around where a table of 8-bit entries has over 256.
-        table = (item := dataset.VOILUTSequence[0]).LUTData
-        if isinstance(table, bytes):
-            table = np.frombuffer(table, "<u2" if dataset.original_encoding[1] else ">u2")
-        index = np.clip(values - np.float64(item.LUTDescriptor[1]), 0, len(table) - 1)
-        notes.append("display table of the file applied")
-        return _rescale(np.asarray(table)[index.astype(np.intp)], 0, max(table))
-    centre, width = (
-        np.array(dataset.get(f"Window{x}"), float).flat[0] for x in ("Center", "Width")
-    )
-    shape = dataset.get("VOILUTFunction") or "LINEAR"
-    if np.isfinite(centre) and width >= (1 if shape == "LINEAR" else 1e-6):
-        notes.append("display window of the file applied")
-        if shape == "SIGMOID":  # the standard's 1 / (1 + exp(-4x)), in a form free of overflow
-            return _rescale(np.tanh(2 * (values - centre) / width), -1, 1)
-        if shape == "LINEAR":  # centre and width count whole values: PS3.3 C.11.2.1.2
-            centre, width = centre - 0.5, width - 1
-        return _rescale(values, centre - width / 2, centre + width / 2)
-    ready = values.dtype == np.uint8 and dataset.BitsStored == 8
-    return values if ready else _to_8_bit(values.astype(float), notes)  # float: by percentiles
-
-
-if __name__ == "__main__":
-    with suppress(ImportError, OSError, ValueError):  # where the system knows no such limit
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
-    result = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the decoders print must not mix with the result
-    upload = BytesIO(sys.stdin.buffer.read())
-    dataset = pydicom.dcmread(upload, specific_tags=_DICOM_TAGS)
-    np.save(frame := BytesIO(), pixel_array(dataset, index=0))
-    result.write(frame.getbuffer())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdmodels.images.read import CheckedImage, Window
+from kdmodels.images import CheckedImage, Window
 from page.compare import comparing
 from page.compare.shown import Shown
 from page.compare.study import Study, Upload, Wish
