@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 import torch
 
-from kdmodels.engines.base import Engine, EngineError, Precision, default_threads
+from kdmodels.engines.base import Engine, EngineError, Precision, default_threads, gist
 from kdmodels.engines.machine import describe_machine, write_measured
-from kdmodels.engines.openvino import OpenVINOEngine, gist, import_openvino, native_precision
+from kdmodels.engines.openvino import OpenVINOEngine, import_openvino, native_precision
 from kdmodels.engines.pytorch import TorchEngine
 from kdmodels.models.checkpoints import Checkpoint, CheckpointError, Index
 from kdmodels.models.zoo import STUDENTS, TEACHERS, get_spec

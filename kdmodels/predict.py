@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from kdmodels.engines.choice import Engine, Size, open_engine
+from kdmodels.engines.base import Engine, Size
+from kdmodels.engines.choice import open_engine
 from kdmodels.engines.devices import has_cuda
 from kdmodels.images.preprocess import to_input
 from kdmodels.models.checkpoints import Checkpoint, Index

@@ -75,6 +75,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def gist(error: BaseException) -> str:
+    """What an error says, short enough for a sentence; its kind where it says nothing."""
+    lines = [line.strip(" -.:") for line in str(error).splitlines()]
+    places = ("Exception from", "Check '", "FrontEnd API failed")  # where, not what
+    told = [line for line in lines if line and not line.startswith(places)]
+    chosen = next((line for line in told if line.startswith("No conversion rule")), None)
+    text = chosen or (told[0] if told else type(error).__name__)
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
 class Engine(ABC):
     """Runs one network. Calls from several threads are answered one after the other.
 
@@ -82,7 +92,7 @@ class Engine(ABC):
     `float32` or `bf16`, of the arithmetic; inputs and outputs are float32. threads: on how many
     CPU threads. device: where features come back, and where inputs are best made. batch: how many
     images go through the network at once; it shrinks when memory runs out. note: one sentence when
-    this is not the engine that was wanted, else None.
+    this is not the engine that was wanted, else None. remedy: what a user may do where it fails.
     """
 
     kind: str
@@ -92,6 +102,7 @@ class Engine(ABC):
     device: torch.device = torch.device("cpu")
     batch: int = BATCH
     note: str | None = None
+    remedy: str = "start again, and see whether it happens with another image"
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
@@ -104,6 +115,13 @@ class Engine(ABC):
     @abstractmethod
     def size(self) -> Size:
         """How large the network is and how much a pass takes."""
+
+    def _failure(self, error: Exception) -> EngineError:
+        """What is told of a pass that failed, in one sentence."""
+        told = f"{self.name} failed while running ({gist(error)})"
+        if isinstance(error, EngineError):  # a sentence already
+            told = str(error).rstrip(".")
+        return EngineError(f"{told}; {self.remedy}.")
 
     def _shrink(self, images: int) -> None:
         """Memory did not suffice for so many images at once: take at most half from now on."""
@@ -125,8 +143,10 @@ class Engine(ABC):
                 with self._turn:
                     parts.append(self._run(part, features))
             except Exception as error:
-                if not is_out_of_memory(error):
+                if isinstance(error, ValueError):  # a mistake of the caller's
                     raise
+                if not is_out_of_memory(error):
+                    raise self._failure(error) from error
                 if len(part) == 1:
                     raise MemoryShortage(
                         f"There is not enough memory to run {self.name} on one image: close other "

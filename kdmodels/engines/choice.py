@@ -1,69 +1,23 @@
-"""Opening an engine: OpenVINO on a CPU, torch on CUDA, and torch wherever OpenVINO fails."""
+"""Opening an engine: OpenVINO on a CPU, torch on CUDA, and torch where OpenVINO cannot be opened."""
 
 import logging
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import nn
 
 from kdmodels.engines.base import (
     Engine,
     EngineError,
-    MemoryShortage,
-    Outputs,
     Precision,
-    Size,
     checked_precision,
     wanted_engine,
 )
 from kdmodels.engines.devices import has_cuda
-from kdmodels.engines.openvino import OpenVINOEngine, gist
+from kdmodels.engines.openvino import OpenVINOEngine
 from kdmodels.engines.pytorch import TorchEngine
 from kdmodels.models.zoo import ModelSpec
 
-__all__ = ["Engine", "EngineError", "Outputs", "Size", "open_engine"]
-
 log = logging.getLogger(__name__)
-
-
-class GuardedEngine(Engine):
-    """An engine until it fails, then torch in its place; what it says of itself follows."""
-
-    def __init__(self, engine: Engine, open_torch: Callable[[str], Engine]) -> None:
-        super().__init__()
-        self.current, self._open_torch = engine, open_torch
-
-    kind = property(lambda self: self.current.kind)
-    name = property(lambda self: self.current.name)
-    precision = property(lambda self: self.current.precision)
-    threads = property(lambda self: self.current.threads)
-    device = property(lambda self: self.current.device)
-    batch = property(lambda self: self.current.batch)
-    note = property(lambda self: self.current.note)
-    size = property(lambda self: self.current.size)
-
-    def _run(self, images: Tensor, features: bool) -> Outputs:
-        return self.current(images, features)
-
-    def __call__(self, images: Tensor, features: bool = False) -> Outputs:
-        try:
-            return self.current(images, features)
-        except (ValueError, MemoryShortage):  # of the caller; torch needs more memory still
-            raise
-        except Exception as error:
-            if self.kind == "torch":
-                raise
-            if not isinstance(error, EngineError):
-                error = EngineError(f"OpenVINO failed while running ({gist(error)}).")
-            note = _instead(error)
-            log.warning("%s", note)
-            with self._turn:
-                if self.current.kind != "torch":
-                    self.current = self._open_torch(note)
-            return self.current(images, features)
-
-
-def _instead(error: EngineError) -> str:
-    return f"{str(error).rstrip('.')}, so PyTorch took over."
 
 
 def open_engine(
@@ -82,8 +36,7 @@ def open_engine(
     CUDA and OpenVINO without. precision: `float32` or `bf16`; None: float32 for torch, what suits
     the processor for OpenVINO. threads: CPU threads; None: the physical cores at hand.
 
-    Where OpenVINO is missing or fails, now or in a later pass, torch takes over and `note` says
-    why. Raises `EngineError` for an unknown kind or precision, or when torch fails too.
+    Where OpenVINO cannot be opened, torch takes over and `note` says why. Raises `EngineError` for an unknown kind or precision, or when torch fails too.
     """
     kind = wanted_engine(kind) or ("torch" if has_cuda() else "openvino")
     wanted: Precision | None = checked_precision(precision) if precision else None
@@ -95,8 +48,7 @@ def open_engine(
     if kind == "torch":
         return open_torch()
     try:
-        engine = OpenVINOEngine(load, spec, checkpoint, wanted, threads)
+        return OpenVINOEngine(load, spec, checkpoint, wanted, threads)
     except EngineError as error:
         log.warning("%s PyTorch takes over.", error)
-        return open_torch(_instead(error))
-    return GuardedEngine(engine, open_torch)
+        return open_torch(f"{str(error).rstrip('.')}, so PyTorch took over.")

@@ -27,6 +27,7 @@ from kdmodels.engines.base import (
     Precision,
     Size,
     default_threads,
+    gist,
     is_out_of_memory,
 )
 from kdmodels.engines.blobs import BlobCache
@@ -123,6 +124,7 @@ class OpenVINOEngine(Engine):
     """
 
     kind = "openvino"
+    remedy = "set KD_ENGINE=torch and start again to go on with PyTorch"
 
     def __init__(
         self,
@@ -322,13 +324,3 @@ def _infer(
             maps.append(request.get_output_tensor(1).data[:kept].copy())
     together = torch.from_numpy(np.concatenate(maps)) if features else None
     return torch.from_numpy(np.concatenate(logits)), together
-
-
-def gist(error: BaseException) -> str:
-    """What an error says, short enough for a sentence; its kind where it says nothing."""
-    lines = [line.strip(" -.:") for line in str(error).splitlines()]
-    places = ("Exception from", "Check '", "FrontEnd API failed")  # where, not what
-    told = [line for line in lines if line and not line.startswith(places)]
-    chosen = next((line for line in told if line.startswith("No conversion rule")), None)
-    text = chosen or (told[0] if told else type(error).__name__)
-    return text if len(text) <= 200 else text[:199] + "…"

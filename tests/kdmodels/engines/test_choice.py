@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdmodels.engines.base import BATCH, default_threads
-from kdmodels.engines.choice import EngineError, open_engine
+from kdmodels.engines.base import BATCH, EngineError, default_threads
+from kdmodels.engines.choice import open_engine
 from kdmodels.engines.pytorch import TorchEngine
 from kdmodels.models.zoo import MODELS, build_model
 from tests.kdmodels.engines.alike import needs_bf16
@@ -157,7 +157,7 @@ def test_torch_computes_on_the_threads_asked_for_and_gives_them_back(
     engine(images(2, 32))
     assert engine.threads == 2 and seen == [2]
     assert torch.get_num_threads() == 3
-    with pytest.raises(RuntimeError):
+    with pytest.raises(EngineError):
         engine(images(1, 32).to(torch.complex64))
     assert torch.get_num_threads() == 3
 

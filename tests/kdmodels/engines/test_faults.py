@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdmodels.engines.base import EngineError
 from kdmodels.engines.choice import open_engine
 from kdmodels.engines.openvino import import_openvino
 from tests.kdmodels.engines.alike import needs_bf16, same
@@ -92,29 +93,37 @@ def fail_to_compile(engine, monkeypatch):
 @pytest.mark.parametrize(
     "break_it, told",
     [
-        (fail_to_infer, "OpenVINO failed while running ("),
+        (fail_to_infer, ", float32, CPU failed while running ("),
         (fail_to_compile, "OpenVINO cannot compile VGG19 ("),  # for a full batch, when it comes
     ],
 )
-def test_torch_takes_over_where_openvino_fails_later(parts, monkeypatch, break_it, told):
+def test_where_openvino_fails_later_one_sentence_says_what_to_do(
+    parts, monkeypatch, break_it, told
+):
+    model, spec, batch, _ = parts
+    engine = open_engine(model, spec, kind="openvino", precision="float32", threads=1)
+    alone = engine(batch[:1]).logits
+    with monkeypatch.context() as patch:
+        break_it(engine, patch)
+        for _ in range(2):
+            with pytest.raises(EngineError) as caught:
+                engine(batch, features=True)
+            said = str(caught.value)
+            assert told in said and said.count(". ") == 0
+            assert said.endswith("; set KD_ENGINE=torch and start again to go on with PyTorch.")
+    assert torch.equal(engine(batch[:1]).logits, alone)  # and it is not for ever
+
+
+def test_a_pass_of_torch_that_fails_is_told_in_one_sentence(parts):
     model, spec, batch, wanted = parts
-    loads = []
-
-    def load():
-        loads.append(1)
-        return model
-
-    engine = open_engine(load, spec, kind="openvino", precision="float32", threads=1)
-    assert engine.kind == "openvino" and engine(batch[:1]).logits.shape == (1, 3)
-    size, before = engine.size, len(loads)
-    break_it(engine.current, monkeypatch)
-    for _ in range(2):
-        found = engine(batch, features=True)
-        assert torch.equal(found.logits, wanted.logits)
-        assert torch.equal(found.features, wanted.features)
-    assert engine.kind == "torch" and engine.name.startswith("PyTorch") and engine.threads == 1
-    assert engine.note.startswith(told) and engine.note.endswith("), so PyTorch took over.")
-    assert engine.size == size and len(loads) == before + 1
+    engine = open_engine(model, spec, kind="torch")
+    handle = model.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(
+        EngineError, match=r"^PyTorch .* failed while running \(division by zero\); "
+    ):
+        engine(batch)
+    handle.remove()
+    assert torch.equal(engine(batch).logits, wanted.logits)
 
 
 def test_a_mistake_of_the_caller_is_no_failure_of_openvino(parts):
@@ -141,7 +150,7 @@ spec = replace(MODELS["ofa_595"], input_size=64)
 images = torch.randn(8, 3, 64, 64)
 wanted = TorchEngine(model, spec)(images).logits
 engine = open_engine(model, spec, kind="openvino", precision=sys.argv[1] or None)
-network = engine.current._requests[1].get_compiled_model().get_runtime_model()
+network = engine._requests[1].get_compiled_model().get_runtime_model()
 change = (engine(images).logits - wanted).abs().max() / wanted.std()
 print(json.dumps({
     "kind": engine.kind, "precision": engine.precision, "note": engine.note,

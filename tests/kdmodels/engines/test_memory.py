@@ -80,13 +80,12 @@ class Request:
 
 def test_openvino_goes_on_one_by_one_when_a_full_batch_is_too_much(parts):
     model, spec, batch, wanted = parts
-    guarded = open_engine(model, spec, kind="openvino", precision="float32")
-    engine = guarded.current
-    guarded(batch)  # compiles for a full batch
+    engine = open_engine(model, spec, kind="openvino", precision="float32")
+    engine(batch)  # compiles for a full batch
     full = engine._requests[BATCH] = Request(engine._requests[BATCH], exhaust_openvino)
     for _ in range(2):
-        assert same(guarded(batch, features=True), wanted)
-        assert (guarded.kind, guarded.note, guarded.batch) == ("openvino", None, 1)
+        assert same(engine(batch, features=True), wanted)
+        assert (engine.kind, engine.note, engine.batch) == ("openvino", None, 1)
     assert full.passes == 1
     assert list(engine._requests) == [1] and engine._converted is None  # memory is given back
 
@@ -133,7 +132,8 @@ import json, resource, sys
 import torch
 from dataclasses import replace
 from torch import nn
-from kdmodels.engines.choice import EngineError, open_engine
+from kdmodels.engines.base import EngineError
+from kdmodels.engines.choice import open_engine
 from kdmodels.models.zoo import MODELS
 
 side, channels = 512, 64  # 64 MiB of features for an image

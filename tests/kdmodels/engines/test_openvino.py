@@ -15,7 +15,6 @@ from kdmodels.engines.choice import open_engine
 from kdmodels.engines.openvino import (
     OpenVINOEngine,
     convert,
-    gist,
     import_openvino,
 )
 from kdmodels.engines.pytorch import TorchEngine
@@ -370,10 +369,3 @@ def test_openvino_reports_nothing_and_leaves_nothing_in_the_home(tmp_path):
     assert "openvino_telemetry" not in loaded, loaded
     left = [str(f.relative_to(home)) for f in home.rglob("*") if f.is_file()]
     assert left and all(f.startswith(".cache/teacher-and-student/") for f in left), left
-
-
-def test_an_error_is_told_in_a_few_words():
-    path = "Exception from src/inference/src/cpp/core.cpp:237:\nCheck 'x' failed at a.cpp:1:\n"
-    assert gist(RuntimeError(path + "[CPU] Cannot import blob.\n\n")) == "[CPU] Cannot import blob"
-    assert gist(RuntimeError("")) == "RuntimeError"
-    assert len(gist(RuntimeError("x" * 999))) == 200
