@@ -87,9 +87,9 @@ def exact(classifier: Classifier, image: Image.Image, index: int) -> tuple[np.nd
 def progressive(classifier: Classifier, image: Image.Image, index: int) -> tuple[np.ndarray, int]:
     KEPT.clear()
     class_id = classifier.task.class_ids[index]
-    for step in explain_progressively(classifier, image, class_id, agreement=AGREEMENT):
-        last = step
-    return last.heatmap, last.done
+    steps = explain_progressively(classifier, image, class_id)
+    step = next(step for step in steps if min(step.estimate, step.steadiness) >= AGREEMENT)
+    return step.heatmap, step.done
 
 
 METHODS: dict[str, Method] = {

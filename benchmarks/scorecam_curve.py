@@ -135,7 +135,7 @@ def replays(
             sketch.update()
             if count in counts:
                 yield OURS, count, agreement_of(sketch.step().heatmap, exact)
-                yield PROMISED, count, sketch.agreement
+                yield PROMISED, count, sketch.estimate
 
 
 def agreement_of(heatmap: np.ndarray, exact: np.ndarray) -> float:

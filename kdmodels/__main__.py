@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kdmodels import benchmark
-from kdmodels.engines.choice import EngineError
-from kdmodels.models.checkpoints import CheckpointError
+from kdmodels.engines import EngineError
+from kdmodels.models import CheckpointError
 
 
 def _above_zero(kind: type, name: str) -> Callable[[str], float]:

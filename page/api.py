@@ -9,10 +9,8 @@ import gradio as gr
 from PIL import Image
 
 from kdmodels.engines.devices import lent, on_zero_gpu
-from kdmodels.explain.overlays import overlay
-from kdmodels.explain.scorecam import explain_progressively
-from kdmodels.images.archives import gather
-from kdmodels.images.read import read_image
+from kdmodels.explain import explain_progressively, overlay
+from kdmodels.images import gather, read_image
 from kdmodels.predict import Prediction, predict
 from kdmodels.tasks import TASKS, get_task
 from page.batch import answers
@@ -109,7 +107,7 @@ def explain(
         "heatmap": step.heatmap.tolist(),
         "channels": step.done,
         "of": step.total,
-        "agreement": step.agreement,
+        "agreement": step.estimate,
     }
 
 

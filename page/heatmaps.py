@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from PIL import Image
 
-from kdmodels.explain.scorecam import Step, explain_progressively
+from kdmodels.explain import Step, explain_progressively
 from kdmodels.predict import Classifier
 
 ORDER = ("student", "teacher")  # the student's is ready sooner

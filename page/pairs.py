@@ -4,8 +4,7 @@ import threading
 from functools import cache
 from typing import NamedTuple
 
-from kdmodels.models.checkpoints import CheckpointError, Index
-from kdmodels.models.zoo import STUDENTS, get_spec
+from kdmodels.models import STUDENTS, CheckpointError, Index, get_spec
 from kdmodels.predict import Classifier, on_equal_terms, warm_up
 from kdmodels.tasks import TASKS, Task
 

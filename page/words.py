@@ -6,11 +6,10 @@ The page places what it returns; the page's smaller panels are in `page.compare.
 import html
 from collections.abc import Mapping
 
-from kdmodels.engines.choice import EngineError
-from kdmodels.explain.scorecam import Step
-from kdmodels.images.archives import ArchiveError
-from kdmodels.images.read import CheckedImage, ImageError
-from kdmodels.models.checkpoints import CheckpointError
+from kdmodels.engines import EngineError
+from kdmodels.explain import Step
+from kdmodels.images import ArchiveError, CheckedImage, ImageError
+from kdmodels.models import CheckpointError
 from kdmodels.predict import Classifier, Prediction
 from kdmodels.tasks import Task
 
@@ -60,7 +59,7 @@ def _progress(role: str, step: Step | None, over: bool) -> str:
     if step.exact:
         return f'<p class="progress">{role.capitalize()}: exact, all {step.total:,} channels.</p>'
     if over:
-        near = f"agreement with the exact map estimated at {min(step.agreement, 0.999):.3f}"
+        near = f"agreement with the exact map estimated at {min(step.estimate, 0.999):.3f}"
         return f'<p class="progress">{role.capitalize()}: {share}; {near}.</p>'
     return (
         f'<label class="progress">{role.capitalize()}: {share}, the others predicted'

@@ -10,7 +10,6 @@ agrees with the exact one is there after a small part of the passes.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -26,8 +25,8 @@ from kdmodels.predict import COMPUTE, Classifier
 
 VARIANT = "Score-CAM (softmax over channels of the class logit, as torchcam)"
 
-SETTLED = 0.98  # estimated agreement from which on a map hardly changes any more
-LEARNED = 0.998  # ... and from which on nothing more is learned from further channels,
+SETTLED = 0.98  # least estimate and steadiness of a map that hardly changes any more
+LEARNED = 0.998  # estimate from which on nothing more is learned from further channels,
 MAX_LEARNED = 256  # ... nor when so many are scored
 GROWTH = 1.5  # a new map comes when so many times as many channels are scored
 
@@ -40,7 +39,7 @@ class Step:
     """A heatmap as far as it is known.
 
     heatmap: (h, w) float32 in [0, 1] at the resolution of the feature maps; 1 is the hottest
-    place. done, total: channels scored, and channels in all. agreement: estimated Pearson
+    place. done, total: channels scored, and channels in all. estimate: of the Pearson
     correlation with the exact map, too high where few channels are scored; 1 for the exact map.
     steadiness: measured Pearson correlation with the map before this one; -1 for the first.
     """
@@ -48,7 +47,7 @@ class Step:
     heatmap: np.ndarray
     done: int
     total: int
-    agreement: float
+    estimate: float
     steadiness: float = 1.0
 
     @property
@@ -63,7 +62,7 @@ class Step:
         The estimate alone is too sure of itself after few channels, so that the map must also have
         stayed as it was when the last channels were added.
         """
-        return min(self.agreement, self.steadiness) >= SETTLED
+        return min(self.estimate, self.steadiness) >= SETTLED
 
     @property
     def flat(self) -> bool:
@@ -80,7 +79,7 @@ class Sketch:
     def __init__(self, channels: Channels, class_index: int, batch: int) -> None:
         self.channels, self.class_index, self.batch = channels, class_index, batch
         self.surrogate = Surrogate(channels.masks, channels.activations)
-        self.agreement = -1.0
+        self.estimate = -1.0
         self.belief: Belief | None = None
         self.latest: np.ndarray | None = None
         self.update()
@@ -91,7 +90,7 @@ class Sketch:
         self.due = max(
             len(known) + self.batch, math.ceil(len(known) * GROWTH / self.batch) * self.batch
         )
-        if self.belief and (self.agreement >= LEARNED or len(known) > MAX_LEARNED):
+        if self.belief and (self.estimate >= LEARNED or len(known) > MAX_LEARNED):
             self.queue = self.channels.left
             return
         # More are known already where an earlier request for this image was interrupted.
@@ -99,7 +98,7 @@ class Sketch:
         scores = self.channels.scores(self.class_index)
         self.belief = self.surrogate.believe(known, scores[known])
         if len(known):
-            self.agreement = self.surrogate.agreement(self.belief)
+            self.estimate = self.surrogate.estimate(self.belief)
         self.queue = self.surrogate.choose(self.due - len(known), self.belief)
 
     def take(self) -> list[int]:
@@ -116,9 +115,7 @@ class Sketch:
         scores = torch.where(scored, scores, self.belief.scores)
         before, self.latest = self.latest, heatmap_of(self.channels, scores)
         steadiness = -1.0 if before is None else _alike(before, self.latest)
-        return Step(
-            self.latest, self.channels.done, self.channels.total, self.agreement, steadiness
-        )
+        return Step(self.latest, self.channels.done, self.channels.total, self.estimate, steadiness)
 
 
 def _alike(a: np.ndarray, b: np.ndarray) -> float:
@@ -182,24 +179,18 @@ def explain_progressively(
     image: Image.Image,
     class_id: str,
     report: Progress = lambda done, total: None,
-    *,
-    agreement: float | None = None,
-    channels: int | None = None,
-    seconds: float | None = None,
 ) -> Iterator[Step]:
     """Heatmaps of the evidence for `class_id` in a checked RGB image, from rough to exact.
 
     The first comes after one batch, each further one after half as many channels again, the last
-    when all are scored, or as soon as one of the limits is reached: an `agreement` in [0, 1], both
-    estimated with the exact map and measured with the map before, a number of `channels` to run,
-    or `seconds` since the first was asked for. At least one batch is run, so there is a map.
+    when all are scored. Whoever has seen enough closes the iterator, or takes no more from it.
 
     `report` is called after each batch; an exception that it raises cancels the work, and so does
     closing the iterator. Between batches others may compute. What was scored is kept for a while,
     for every class. Raises `ValueError` for an unknown class, at once.
     """
     index = _class_index(classifier, class_id)
-    return _steps(classifier, image, index, report, agreement, channels, seconds)
+    return _steps(classifier, image, index, report)
 
 
 def _steps(
@@ -207,31 +198,21 @@ def _steps(
     image: Image.Image,
     class_index: int,
     report: Progress,
-    agreement: float | None,
-    most: int | None,
-    seconds: float | None,
 ) -> Iterator[Step]:
-    end = math.inf if seconds is None else time.perf_counter() + seconds
     with COMPUTE, torch.inference_mode():
         work = _Work(classifier, image, class_index)
-        channels, batch = work.channels, work.engine.batch
-        sketch = Sketch(channels, class_index, batch) if work.left else None
+        channels = work.channels
+        sketch = Sketch(channels, class_index, work.engine.batch) if work.left else None
     report(channels.done, channels.total)
     while work.left:
         with COMPUTE, torch.inference_mode():
             work.run(sketch.take())
-            run = int(channels.scored.sum())
-            last = time.perf_counter() >= end or (most is not None and run + batch > most)
-            due = bool(work.left) and (last or run >= sketch.due)
+            due = bool(work.left) and int(channels.scored.sum()) >= sketch.due
             if due:
                 sketch.update()
         report(channels.done, channels.total)
         if due:
-            yield (step := sketch.step())
-            if last or (
-                agreement is not None and min(step.agreement, step.steadiness) >= agreement
-            ):
-                return
+            yield sketch.step()
     yield work.finished()
 
 

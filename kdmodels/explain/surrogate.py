@@ -20,8 +20,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-SAMPLES = 128  # maps drawn to estimate the agreement
-PESSIMISM = 0.1  # the estimate is this quantile of their agreement
+SAMPLES = 128  # maps drawn for an estimate
+PESSIMISM = 0.1  # the estimate is this quantile of their correlations with the believed map
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Surrogate:
             chosen.append(pick)
         return chosen
 
-    def agreement(self, belief: Belief) -> float:
+    def estimate(self, belief: Belief) -> float:
         """Estimated Pearson correlation of the believed map with the exact one, in [-1, 1].
 
         By the model, the exact map agrees better with a probability of 1 - `PESSIMISM`.
@@ -172,5 +172,5 @@ class Surrogate:
         norms = maps.norm(dim=1) * own.norm()
         # A flat map agrees with a flat one alone.
         flat = (maps.norm(dim=1) == 0) & (own.norm() == 0)
-        agreements = torch.where(norms > 0, maps @ own / norms, flat.double())
-        return agreements.quantile(PESSIMISM).item()
+        correlations = torch.where(norms > 0, maps @ own / norms, flat.double())
+        return correlations.quantile(PESSIMISM).item()

@@ -7,8 +7,7 @@ from io import StringIO
 
 from PIL import Image
 
-from kdmodels.images.archives import Found
-from kdmodels.images.read import ImageError, read_image
+from kdmodels.images import Found, ImageError, read_image
 from kdmodels.predict import COMPUTE, Classifier, measure
 
 RUNS = 3  # timed passes of each image, after one of warm-up

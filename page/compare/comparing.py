@@ -11,7 +11,7 @@ import numpy as np
 
 from kdmodels.examples import examples
 from kdmodels.familiar import modality
-from kdmodels.images.read import CheckedImage, ImageError, read_image
+from kdmodels.images import CheckedImage, ImageError, read_image
 from kdmodels.predict import predict
 from kdmodels.tasks import get_task
 from page import words

@@ -14,7 +14,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from kdmodels.images.read import ImageError
+from kdmodels.images import ImageError
 from kdmodels.predict import answer
 from page.compare import panels
 from page.compare.shown import WAITING

@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageOps
 
-from kdmodels.explain.differences import difference_overlay
-from kdmodels.explain.overlays import overlay
+from kdmodels.explain import difference_overlay, overlay
 from page.compare.study import Study
 
 VIEWS = SIDE, SLIDER, DIFFERENCE = ("side", "slider", "difference")

@@ -4,7 +4,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from kdmodels.images.read import ImageError, read_image
+from kdmodels.images import ImageError, read_image
 from page import words
 from page.compare import comparing
 from page.compare.shown import Shown

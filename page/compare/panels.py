@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kdmodels.explain.similarity import agreement, share_inside
+from kdmodels.explain import agreement, share_inside
 from kdmodels.tasks import Task
 
 EXPLAINED = {

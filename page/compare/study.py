@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdmodels.explain.scorecam import Step
-from kdmodels.images.read import CheckedImage
+from kdmodels.explain import Step
+from kdmodels.images import CheckedImage
 from kdmodels.predict import Prediction
 from kdmodels.tasks import Task, get_task
 from page.pairs import ROLES, Pair

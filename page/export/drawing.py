@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from kdmodels.explain.overlays import overlay
+from kdmodels.explain import overlay
 from page.export.comparison import (
     AGREEMENT_NAMES,
     DISCLAIMER,

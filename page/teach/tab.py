@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from kdmodels.examples import examples
-from kdmodels.explain.overlays import overlay
-from kdmodels.images.read import ImageError, read_image
+from kdmodels.explain import overlay
+from kdmodels.images import ImageError, read_image
 from kdmodels.predict import answer
 from kdmodels.tasks import Task, get_task
 from page import words

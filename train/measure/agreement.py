@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from kdmodels.explain.scorecam import SETTLED, explain_progressively
+from kdmodels.explain.scorecam import explain_progressively
 from kdmodels.explain.similarity import agreement
 from kdmodels.models.checkpoints import Checkpoint, CheckpointError, Index, sha256_of
 from kdmodels.predict import Classifier
@@ -45,8 +45,8 @@ def heatmaps_of(classifier: Classifier, samples: Sequence[Sample]) -> Maps:
     maps = []
     for sample in tqdm(samples, classifier.checkpoint.name, leave=False, disable=None):
         image = Image.fromarray(read_pixels(sample, classifier.task, SIDE))
-        steps = explain_progressively(classifier, image, sample.label, agreement=SETTLED)
-        maps.append(list(steps)[-1].heatmap)
+        steps = explain_progressively(classifier, image, sample.label)
+        maps.append(next(step for step in steps if step.settled).heatmap)
     return maps
 
 

@@ -15,8 +15,9 @@ from torch import nn
 from torchcam.methods import ScoreCAM
 
 import kdmodels.explain.scorecam
-from kdmodels.explain.channels import KEPT, MaskedImages, read_channels
-from kdmodels.explain.scorecam import SETTLED, explain, explain_progressively
+from kdmodels.engines.base import EngineError
+from kdmodels.explain.channels import KEPT, Channels, MaskedImages, read_channels
+from kdmodels.explain.scorecam import Sketch, explain, explain_progressively, heatmap_of
 from kdmodels.explain.similarity import pearson
 from kdmodels.images.read import read_image
 from kdmodels.models.checkpoints import CheckpointError, Index
@@ -24,6 +25,7 @@ from kdmodels.models.zoo import MODELS, build_model
 from kdmodels.predict import COMPUTE, Classifier, predict
 from kdmodels.tasks import get_task
 from tests.conftest import TinyNet
+from tests.kdmodels.explain.generated import hills, scores_of
 from tests.phantom import chest_phantom
 
 DATA = Path(os.environ.get("KD_DATA") or Path(__file__).parents[4] / "shared" / "data")
@@ -209,7 +211,7 @@ def test_an_image_of_one_colour_shows_nothing_whatever_the_edges_do(make_classif
     classifier = make_classifier(task="histopathology")
     image, progress = Image.new("RGB", (64, 64), colour), []
     (step,) = explain_progressively(classifier, image, "lung_n", lambda *p: progress.append(p))
-    assert step.flat and step.exact and step.agreement == 1
+    assert step.flat and step.exact and step.estimate == 1
     assert not explain(classifier, image, "lung_n").any()
 
 
@@ -265,11 +267,11 @@ def test_a_tenth_of_the_channels_tells_most_of_the_map(wide_classifier):
     for seed in range(6):
         film = chest_phantom(64, 72, seed).convert("RGB")
         exact = explain(wide_classifier, film, "covid")
-        step = next(explain_progressively(wide_classifier, film, "covid", channels=24))
-        for step in explain_progressively(wide_classifier, film, "covid", channels=24):
-            assert step.done <= 24
+        steps = explain_progressively(wide_classifier, film, "covid")
+        step = next(step for step in steps if step.done >= 24)
+        assert step.done == 24
         found.append(pearson(step.heatmap, exact))
-        promised.append(step.agreement)
+        promised.append(step.estimate)
         channels = read_channels(wide_classifier, wide_classifier.prepare(film))
         spread = channels.activations.flatten(1).std(1).argsort(descending=True)[:24]
         with torch.inference_mode():
@@ -280,26 +282,6 @@ def test_a_tenth_of_the_channels_tells_most_of_the_map(wide_classifier):
         alone.append(pearson(cam.numpy(), exact))
     assert np.mean(found) > 0.95 and min(found) > max(0.9, np.mean(alone))
     assert np.mean(np.array(found) >= np.array(promised)) > 0.6
-
-
-@pytest.mark.parametrize(
-    ("limit", "done"),
-    [({"channels": 1}, 8), ({"channels": 30}, 24), ({"seconds": 0}, 8), ({"agreement": 0.0}, 16)],
-)
-def test_a_limit_ends_the_work_after_a_whole_batch(wide_classifier, photo, limit, done):
-    progress = []
-    steps = list(
-        explain_progressively(
-            wide_classifier, photo, "normal", lambda *p: progress.append(p[0]), **limit
-        )
-    )
-    assert steps[-1].done == progress[-1] == done and not steps[-1].exact
-
-
-def test_the_wanted_agreement_is_reached_before_the_end(wide_classifier, photo):
-    *before, last = explain_progressively(wide_classifier, photo, "normal", agreement=0.95)
-    assert min(last.agreement, last.steadiness) >= 0.95 and last.done < 200
-    assert all(min(step.agreement, step.steadiness) < 0.95 for step in before)
 
 
 def test_a_settled_map_is_near_the_exact_one(wide_classifier):
@@ -315,6 +297,30 @@ def test_a_settled_map_is_near_the_exact_one(wide_classifier):
     assert min(found) > 0.95
 
 
+def test_nearly_all_settled_maps_are_the_exact_ones_to_the_eye():
+    """Of channels whose scores are known: 0.98 of the exact map in 9 of 10 cases, never below 0.95.
+
+    The numbers are of the maps, not of the threshold, so that no other threshold passes for it.
+    """
+    found = []
+    for seed in range(20):
+        activations = hills(200, 7, seed) - 0.2
+        channels = Channels(activations.float(), torch.zeros(1))
+        logits = scores_of(activations, 0.5, seed).float()[channels.runs, None]
+        exact = heatmap_of(channels, logits[:, 0])
+        sketch = Sketch(channels, 0, 8)
+        while True:
+            runs = sketch.take()
+            channels.record(runs, logits[runs])
+            if int(channels.scored.sum()) >= sketch.due:
+                sketch.update()
+                if (step := sketch.step()).settled:
+                    break
+        assert step.done < 100  # and it comes early
+        found.append(pearson(step.heatmap, exact))
+    assert min(found) > 0.95 and np.mean(np.array(found) >= 0.98) >= 0.85
+
+
 def test_the_first_map_is_not_settled_whatever_the_estimate_says(wide_classifier, photo):
     first, second, *_ = explain_progressively(wide_classifier, photo, "normal")
     assert first.steadiness == -1 and not first.settled
@@ -325,7 +331,7 @@ def test_a_settled_map_is_close_to_the_exact_one(wide_classifier, photo):
     steps = list(explain_progressively(wide_classifier, photo, "pneumonia"))
     settled = [step for step in steps if step.settled]
     assert settled[-1].exact and len(settled) > 1
-    assert pearson(settled[0].heatmap, settled[-1].heatmap) > SETTLED - 0.02
+    assert pearson(settled[0].heatmap, settled[-1].heatmap) > 0.96
 
 
 # --- Asked again -------------------------------------------------------------------------------
@@ -447,7 +453,7 @@ def test_an_error_within_the_network_leaves_nothing_behind(tiny_classifier, phot
 
     handle = tiny_classifier.model.conv.register_forward_pre_hook(fail)
     before = hooks_of(tiny_classifier.model)
-    with pytest.raises(ArithmeticError, match="broken"):
+    with pytest.raises(EngineError, match="broken"):
         explain(tiny_classifier, photo, "normal")
     assert hooks_of(tiny_classifier.model) == before
     assert not COMPUTE.locked()
