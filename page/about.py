@@ -50,6 +50,12 @@ def results() -> list[tuple[str, str]]:
     return [(name, body) for name, body in found if body.strip()]
 
 
+def introduction() -> str:
+    """about.md, with the limits of the tasks that are offered."""
+    limits = [f"- {t.name}: {limit}" for t in offered() for limit in t.limits]
+    return TEXT.read_text(encoding="utf-8").replace("{limits}\n", "".join(f"{x}\n" for x in limits))
+
+
 def _checked() -> str:
     """What the check of the modality misses and catches."""
     told = []
@@ -68,7 +74,7 @@ def _credits() -> str:
 
 def build() -> None:
     """Lay the tab out."""
-    gr.Markdown(TEXT.read_text(encoding="utf-8"), elem_id="about")
+    gr.Markdown(introduction(), elem_id="about")
     for heading, text in (
         ("Does this look like the modality? How that was measured", _checked()),
         ("Where the synthetic examples come from", _credits()),

@@ -118,7 +118,8 @@ class Task(_Part):
     in a split, such as a patient. leakage: classifiers that show what a leaky split would gain.
     layout: of a folder without a manifest.csv, whose columns are `table`. group_pattern: regular
     expression with a group named `group`, and perhaps one named `source`, that is searched in a
-    file's path below the data folder. unfamiliar, card: texts. examples: how those of the page are made.
+    file's path below the data folder. unfamiliar, limits, card: texts, for
+    the page and the model cards. examples: how those of the page are made.
     """
 
     id: Id
@@ -140,6 +141,7 @@ class Task(_Part):
     table: Table = Table()
     group_pattern: str | None = None
     examples: Examples = "none"
+    limits: tuple[str, ...] = ()
     unfamiliar: Reasons = Reasons()
     card: Card = Card()
 

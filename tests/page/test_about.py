@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdmodels.tasks import TASKS
+from kdmodels.tasks import TASKS, Task
 from page import about
 
 RESULTS = """# Results
@@ -59,3 +59,13 @@ def test_the_projects_own_weights_have_their_pages_in_docs(folder, monkeypatch):
     (folder / "docs").mkdir()
     (folder / "docs" / "results.md").write_text(RESULTS)
     assert "Chest X-ray: results" in dict(about.results())
+
+
+def test_the_introduction_names_the_limits_of_the_tasks_that_are_offered(monkeypatch):
+    text = about.introduction()
+    assert "- Chest X-ray: class and hospital go together" in text
+    assert "- Histopathology: LC25000 tiles are few originals" in text
+    own = Task(id="shapes", name="Shapes", classes=["circle", "square"])
+    monkeypatch.setattr(about, "offered", lambda: [own])
+    text = about.introduction()
+    assert "X-ray:" not in text and "LC25000" not in text and "{" not in text

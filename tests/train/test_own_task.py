@@ -70,6 +70,10 @@ def opened():
     page.pairs.forget()
 
 
+def read(weights, name: str) -> str:
+    return (weights / "results" / name).read_text("utf-8")
+
+
 def test_pictures_become_a_task_of_the_page(run, place, weights, opened, capsys):
     run("data")
     said = capsys.readouterr().out
@@ -83,6 +87,10 @@ def test_pictures_become_a_task_of_the_page(run, place, weights, opened, capsys)
         run("store", "--run", place / words[0])
     assert (weights / "tasks" / "stripes.yaml").is_file()
     run("evaluate", "--write", task="stripes")  # by its id, now that its weights are stored
+
+    assert main(["tables"]) == 0
+    assert "- Images of another kind than those of its data set" in read(weights, "models.md")
+    assert "| Lying | Standing up |" in read(weights, "results.md")
 
     del TASKS["stripes"]  # the page begins with the weights alone
     index = Index.read()

@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from kdmodels.models.checkpoints import Checkpoint, Index
 from kdmodels.models.zoo import get_spec
 from kdmodels.tasks import TASKS, get_task
+from kdmodels.tasks.known import SHIPPED
 from train.learn.recipes import FOLDER, Recipe, read_recipe, to_dict
 from train.measure.task_numbers import MeasuredRun, TaskNumbers
 from train.tables import words
@@ -210,12 +211,15 @@ def _load_code(row: Checkpoint, place: Place) -> str:
     arguments = [row.task, row.model, row.teacher, row.variant]
     while not arguments[-1]:
         arguments.pop()
+    at = f'revision="{place.revision}"'
+    own = [f'hf_hub_download("{place.repo}", "tasks/{row.task}.yaml", {at})']
     return "\n".join(
         [
             "from huggingface_hub import hf_hub_download",
             "from kdmodels.models.checkpoints import Index",
             "",
-            f'file = hf_hub_download("{place.repo}", "index.json", revision="{place.revision}")',
+            *(own if row.task not in SHIPPED else []),
+            f'file = hf_hub_download("{place.repo}", "index.json", {at})',
             'index = Index.read(file.removesuffix("index.json"))',
             f"model = index.load(index.find({', '.join(map(json.dumps, arguments))}))".replace(
                 "null", "None"

@@ -42,7 +42,6 @@ log = logging.getLogger("train")
 MAIN = "main"
 Files = dict[str, Path | bytes]  # path in the repository -> file, or content
 # What an earlier publication may have put into `main`; nothing else there is ever deleted.
-_OURS = re.compile(rf"({'|'.join(TASKS)})-[^/]+\.safetensors|models/[^/]+\.md|figures/[^/]+")
 
 
 class PublishError(Exception):
@@ -57,6 +56,13 @@ class Target(Protocol):
 
     def tag(self, name: str, commit: str) -> None:
         """Give a commit a name that stays."""
+
+
+def _is_ours(name: str) -> bool:
+    """Whether it is called as what this project puts on the main branch."""
+    tasks = "|".join(TASKS)
+    ours = rf"({tasks})-[^/]+\.safetensors|tasks/({tasks})\.yaml|models/[^/]+\.md|figures/[^/]+"
+    return re.fullmatch(ours, name) is not None
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ class HubTarget:
             if branch != MAIN:
                 self.api.create_branch(self.repo, branch=branch, exist_ok=True)
             there = self.api.list_repo_files(self.repo, revision=branch)
-            gone = {f for f in there if f not in files and (branch != MAIN or _OURS.fullmatch(f))}
+            gone = {f for f in there if f not in files and (branch != MAIN or _is_ours(f))}
             operations = [
                 *(CommitOperationDelete(name) for name in sorted(gone - {".gitattributes"})),
                 *(CommitOperationAdd(name, content) for name, content in files.items()),
@@ -207,6 +213,8 @@ def _put_all(target: Target, place: Place, pictures: Sequence[Path]) -> str:
         pinned.write()
         files = dict(_main_files(place, sheets, pictures))
         files["index.json"] = Path(folder, "index.json").read_bytes()
+        for file in (index.folder / "tasks").glob("*.yaml"):
+            files[f"tasks/{file.name}"] = file
         size = sum(row.bytes for row in index.checkpoints) / 1e6
         message = f"{len(sheets)} checkpoints, {size:.0f} MB ({place.revision})"
         return target.put(MAIN, files, message)
