@@ -88,7 +88,7 @@ def make_samples(tmp_path):
 
     def make(task_id: str) -> list[Sample]:
         samples = []
-        for kind, label in enumerate(TASKS[task_id].class_ids):
+        for kind, label in enumerate(get_task(task_id).class_ids):
             small = np.random.default_rng(kind).integers(0, 256, (7, 6, 3), dtype=np.uint8)
             path = tmp_path / f"{label}.png"
             Image.fromarray(small).resize((90, 110), Image.Resampling.BICUBIC).save(path)
