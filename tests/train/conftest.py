@@ -15,7 +15,7 @@ import train.learn.finished
 import train.release.store
 from kdmodels.models.checkpoints import Index
 from kdmodels.models.zoo import build_model
-from kdmodels.tasks import TASKS, get_task
+from kdmodels.tasks import get_task
 from train.data.manifest import Manifest, Sample
 from train.learn.recipes import Phase, Recipe, find_recipe, to_dict
 from train.learn.runs import RunFolder, RunState, write_safetensors
