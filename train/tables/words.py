@@ -58,19 +58,22 @@ def _against(numbers: TaskNumbers, over: Callable, other: str) -> str:
 
 
 def floors_told(numbers: TaskNumbers) -> list[str]:
-    """How the networks stand to the best floor and to the probe."""
-    told = []
-    if numbers.best_floor:
-        best = (
-            f"the best floor on the validation split, the {floor_name(numbers.best_floor)}, which "
-            f"does not see {numbers.task.blind_to}"
-        )
-        told.append(_against(numbers, numbers.over_floor, best))
-    told += [
+    """How the networks stand to the best floor."""
+    if not (best := numbers.best_floor):
+        return []
+    name = (
+        f"the best floor on the validation split, the {floor_name(best)}, which does not see "
+        f"{numbers.task.blind_to}"
+    )
+    return [_against(numbers, numbers.over_floor, name)]
+
+
+def probes_told(numbers: TaskNumbers) -> list[str]:
+    """How the networks stand to each probe."""
+    return [
         _against(numbers, lambda run, probe=probe: numbers.over(run, probe), f"the {probe.name}")
         for probe in numbers.probes
     ]
-    return told
 
 
 def distillation_told(numbers: TaskNumbers) -> list[str]:
@@ -82,17 +85,16 @@ def distillation_told(numbers: TaskNumbers) -> list[str]:
         f"{change.row.name} {points(change.by.accuracy)}, {_number_of_seeds(change)}"
         for change in changes
     )
-    seeds = sorted({len(change.by.seeds) for change in changes})
     covers = (
-        "the intervals cover the choice of test images and the chance of training"
-        if seeds[0] > 1
-        else "the interval of one seed does not cover the chance of training"
+        "The intervals cover the choice of test images and the chance of training."
+        if all(change.by.covers_seeds for change in changes)
+        else "The interval of one seed does not cover the chance of training."
     )
     clear = [c.row.name for c in changes if c.by.accuracy.excludes(0)]
     end = f"Zero is outside for {listed(clear)}." if clear else "Each of them includes zero."
     return [
-        "What distillation changed in accuracy against the student on labels only, in percentage "
-        f"points, paired: {told}; {covers}. {end}"
+        f"What distillation changed in accuracy against the student on labels only: {told}. {end} "
+        f"{covers}"
     ]
 
 
