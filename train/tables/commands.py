@@ -1,10 +1,12 @@
-"""`python -m train tables`: every table and figure again, from the stored results."""
+"""`python -m train tables`: every table and figure again, from `results/` alone."""
 
 import argparse
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    tables = commands.add_parser("tables", help="write the tables of README.md and RESULTS.md")
+    tables = commands.add_parser(
+        "tables", help="write README.md's tables, docs/results.md and docs/models.md from results/"
+    )
     tables.set_defaults(run=_run_tables)
 
 

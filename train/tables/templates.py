@@ -108,6 +108,7 @@ def _environment(folders: tuple[Path, ...]) -> Environment:
         loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         undefined=StrictUndefined,
         autoescape=False,  # Markdown
     )

@@ -9,7 +9,7 @@ from kdmodels.tasks import TASKS
 from train.data.blanking import CONTROL, FILLED, MAIN_FILL, SWAPS, VERSIONS
 from train.measure.kept import REPOSITORY, TaskResults, results_folder
 from train.measure.task_numbers import TaskNumbers
-from train.tables import audit_words, words
+from train.tables import audit_words, times, words
 from train.tables.audit_figure import draw_audit
 from train.tables.confusion import draw_confusion
 from train.tables.data_sets import RESEARCH_ONLY, data_sets_of
@@ -57,7 +57,7 @@ def linked(folder: str):
 
 def _text(template: str, tasks: Sequence[TaskNumbers], folder: str = "", **more) -> str:
     """A page of docs, or a part of README.md. folder: the way from there to the repository."""
-    values = {"tasks": tasks, "words": words, "link": linked(folder)}
+    values = {"tasks": tasks, "words": words, "times": times, "link": linked(folder)}
     return render(template, values | AUDIT | more)
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,19 @@ def test_tables_are_whole(tasks, tiny_index):
                 continue
             width = width or line.count("|")
             assert line.count("|") == width and line.endswith("|"), line
+
+
+def test_every_heading_and_table_stands_apart(tasks, tiny_index):
+    for text in (
+        results_text(tasks),
+        models_text(tasks, tiny_index),
+        fill_readme(README_TEXT, tasks),
+    ):
+        lines = text.split("\n")
+        for before, line in pairwise(lines):
+            assert before == "" or not line.startswith("#"), line
+            assert before == "" or before.startswith("|") or not line.startswith("|"), line
+        assert "\n\n\n" not in text and not any(line != line.rstrip() for line in lines)
 
 
 def test_the_models_tell_what_each_is_for_and_from(tasks, tiny_index):
