@@ -14,6 +14,7 @@ from kdmodels.tasks import TASKS
 from train.data.manifest import DataError, Manifest
 from train.data.open import open_manifest
 from train.learn.finished import as_trained, digest_of, read_identity, read_runs, recipe_of
+from train.measure.calibration import fit_temperature
 from train.measure.floors import floors_of
 from train.measure.kept import SPLITS, Floor, KeptRun, ResultsError, TaskResults, relative
 from train.measure.predictions import answered
@@ -23,6 +24,7 @@ log = logging.getLogger("train")
 # Another processor or number of threads moves the last digits; more is a difference.
 TOLERANCE = 0.02  # of a logit less the greatest of its image, and 1% of it
 FOREST_TOLERANCE = 0.02  # of a probability: 10 trees of 500
+FITTED = 0.01  # of a temperature
 FLIPS = 2  # answers of a split that may be others
 
 
@@ -47,13 +49,16 @@ def evaluate_task(manifest: Manifest, write: bool = False, runs: Sequence[Path] 
         results.check_images(manifest)
     known = {run.key: run for run in results.runs}
     other, found = [], set()
-    for run in _all_answered(index, rows, runs, manifest, known):
+    for run in _all_answered(index, rows, runs, manifest):
         found.add(run.key)
         _report(run.row.name, run.row.seed, run, results)
-        if write:
-            run.write(results.folder / "runs")
-        else:
-            other += _unlike_run(known.get(run.key), run)
+        before = known.get(run.key)
+        if not write:
+            other += _unlike_run(before, run) + _unlike_temperature(run, results)
+            continue
+        if before and before.row.sha256 == run.row.sha256:  # its recipe may have changed since
+            run = replace(run, recipe_sha256=before.recipe_sha256)
+        run.write(results.folder / "runs")
     for key in sorted(known.keys() - found):
         other += _not_at_hand(known[key], write, results)
     for floor in floors_of(manifest):
@@ -74,16 +79,11 @@ def _all_answered(
     rows: Sequence[Checkpoint],
     runs: Sequence[Path],
     manifest: Manifest,
-    known: dict[str, KeptRun],
 ) -> Iterator[KeptRun]:
     """The stored checkpoints first, then further runs, of which those stored are left out."""
     further = list(read_runs(runs, manifest.id))  # a mistake is said before the long work
     for row in rows:
-        run = answered(Classifier.load(index, row), manifest, _recipe_digest(row))
-        before = known.get(run.key)
-        if before and before.row.sha256 == row.sha256:  # its recipe may have changed since
-            run = replace(run, recipe_sha256=before.recipe_sha256)
-        yield run
+        yield answered(Classifier.load(index, row), manifest, _recipe_digest(row))
     stored = {(c.stem, c.seed) for c in rows}
     for folder, row, state in further:
         if (row.stem, row.seed) in stored:
@@ -151,10 +151,19 @@ def _unlike_run(kept: KeptRun | None, found: KeptRun) -> list[str]:
     ]
     lines += [
         f"{found.key}: its {name} are kept as {a}, but are {b}; {again}."
-        for name in ("parameters", "macs", "recipe_sha256")
+        for name in ("parameters", "macs")
         if (a := getattr(kept, name)) != (b := getattr(found, name))
     ]
-    if found.served is None or kept.served is None:
+    if replace(kept.row, date="") != replace(found.row, date=""):
+        lines.append(f"{found.key}: {kept.row} is kept, but it is {found.row}; {again}.")
+    if kept.recipe_sha256 != found.recipe_sha256:
+        lines.append(
+            f"{found.key}: the recipe that is kept is another than {found.row.recipe} is now; "
+            "restore that, or train again."
+        )
+    if (kept.served is None) != (found.served is None):
+        return [*lines, f"{found.key}: what the page's engine answers is not kept; {again}."]
+    if found.served is None:
         return lines
     if kept.served_by != found.served_by:
         log.info(
@@ -164,6 +173,17 @@ def _unlike_run(kept: KeptRun | None, found: KeptRun) -> list[str]:
     elif unlike := unlike_logits(kept.served, found.served):
         lines.append(f"{found.key}, served: {unlike}; {again}.")
     return lines
+
+
+def _unlike_temperature(run: KeptRun, results: TaskResults) -> list[str]:
+    """Whether the page divides by what the validation images give."""
+    wanted = fit_temperature(run.val, results.val.labels)
+    if not run.shipped or abs(wanted - run.row.temperature) <= FITTED:
+        return []
+    return [
+        f"{run.row.file}: the index has the temperature {run.row.temperature}, but the validation "
+        f"images give {wanted}; store it again."
+    ]
 
 
 def keep_or_compare(floor: Floor, results: TaskResults, write: bool) -> list[str]:

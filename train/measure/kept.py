@@ -115,7 +115,7 @@ class KeptRun:
     """What one training run answered, and which it is.
 
     row: of the index; of a run that is not shipped, `file` is empty and `sha256` that of its
-    `best.safetensors`. recipe_sha256: digest of all settings but the seed. engine: what gave
+    `best.safetensors`, or of the file in which it was shipped once. recipe_sha256: digest of all settings but the seed. engine: what gave
     `val` and `test`, in words. parameters, macs: of the network, on one image.
     val, test: (N, K) float16 logits. served, served_by: those on test by the page's default engine
     and its name, where they were measured.
