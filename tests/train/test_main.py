@@ -126,7 +126,7 @@ def test_a_missing_data_folder_is_said(mistake, tmp_path):
 def test_an_unknown_recipe_key_is_said(mistake, write_recipe, tmp_path):
     recipe = write_recipe(batchsize=3)
     line = mistake("student", "--task", "cxr", "--data", tmp_path, "--recipe", recipe)
-    assert "unknown key 'batchsize'; the nearest valid one is 'batch_size'" in line
+    assert "the key 'batchsize' is unknown; the nearest valid one is 'batch_size'" in line
 
 
 def test_a_guide_needs_a_recipe_that_asks_for_it(mistake, write_recipe, tmp_path):
@@ -242,13 +242,13 @@ def test_a_command_takes_its_own_recipe(words, stem, task, monkeypatch):
 
     asked = []
 
-    def read_recipe(path, seed):
-        asked.append((path, seed))
+    def read_recipe(path, task, seed):
+        asked.append((path, task, seed))
         raise train.learn.recipes.RecipeError("far enough")
 
     monkeypatch.setattr(train.learn.recipes, "read_recipe", read_recipe)
     assert main([*words, "--task", task, "--seed", "7"]) == 2
-    assert asked == [(FOLDER / f"{task}-{stem}.yaml", 7)]
+    assert asked == [(FOLDER / f"{task}-{stem}.yaml", task, 7)]
 
 
 # --- Evaluation ------------------------------------------------------------------------------
