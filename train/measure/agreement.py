@@ -23,6 +23,7 @@ from train.learn.finished import as_trained, read_runs
 from train.measure.evaluate import say_differences
 from train.measure.kept import KeptRun, results_folder
 from train.measure.kept_rows import DIGITS, AgreementRow, read_rows, unlike_rows, write_rows
+from train.measure.predictions import stored_on
 
 log = logging.getLogger("train")
 
@@ -91,12 +92,13 @@ def agreement_task(
 
     number: of test images, about. `write` keeps the rows in `results/<task>/agreement.csv`, beside
     those of other runs on the same images; else they are compared with what is kept there: returns
-    a sentence for each difference. Raises `CheckpointError`, `UnusableRun`, `ResultsError`.
+    a sentence for each difference. Raises `CheckpointError`, `DataError`, `UnusableRun`,
+    `ResultsError`.
     """
     index, task = Index.read(), manifest.task
     file = results_folder() / task.id / "agreement.csv"
     known = read_rows(file, AgreementRow)
-    stored = [c for c in index.checkpoints if c.task == task.id]
+    stored = stored_on(manifest, index)
     teachers = [c for c in stored if c.spec.role == "teacher" and not c.variant]
     if not teachers:
         raise CheckpointError(

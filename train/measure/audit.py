@@ -25,7 +25,7 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from torch.utils.data import DataLoader, Dataset
 
-from kdmodels.models.checkpoints import CheckpointError, Index, sha256_of
+from kdmodels.models.checkpoints import Index, sha256_of
 from kdmodels.predict import Classifier
 from kdmodels.tasks import Task
 from train.data.blanking import (
@@ -38,7 +38,7 @@ from train.data.blanking import (
     Version,
     has_lungs,
 )
-from train.data.manifest import DataError, Manifest
+from train.data.manifest import Manifest
 from train.data.pixels import PixelStore
 from train.learn.finished import as_trained, read_runs
 from train.learn.loop import predict_logits
@@ -47,6 +47,7 @@ from train.measure.films import Films, masked_films
 from train.measure.floors import FEATURES, TINY
 from train.measure.kept import KeptRun, ResultsError
 from train.measure.kept_audit import FOREST, AuditFilms, AuditResults, KeptAudit
+from train.measure.predictions import stored_on
 
 log = logging.getLogger("train")
 
@@ -117,16 +118,7 @@ def audit_task(manifest: Manifest, write: bool = False, runs: Sequence[Path] = (
     """
     index, task = Index.read(), manifest.task
     films, results = masked_films(manifest), AuditResults.of(task)
-    rows = [c for c in index.checkpoints if c.task == task.id]
-    if not rows:
-        raise CheckpointError(
-            f"{index.folder} holds no weights for the task '{task.id}'; store some."
-        )
-    if strange := [c.file for c in rows if c.data != manifest.id]:
-        raise DataError(
-            f"{', '.join(strange)} was trained on other data than {manifest.id}; its test images "
-            "may be among the training images here."
-        )
+    rows = stored_on(manifest, index)
     further = list(read_runs(runs, manifest.id))
     kept = films.kept()
     if write:

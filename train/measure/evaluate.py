@@ -17,7 +17,7 @@ from train.learn.finished import as_trained, digest_of, read_identity, read_runs
 from train.measure.calibration import fit_temperature
 from train.measure.floors import floors_of
 from train.measure.kept import SPLITS, Floor, KeptRun, ResultsError, TaskResults, relative
-from train.measure.predictions import answered
+from train.measure.predictions import answered, stored_on
 
 log = logging.getLogger("train")
 
@@ -33,16 +33,11 @@ def evaluate_task(manifest: Manifest, write: bool = False, runs: Sequence[Path] 
     the floors.
 
     `write` keeps it in `results/<task>/`, beside what other runs answered. Else it is compared with
-    what is kept there: returns a sentence for each difference. Raises `DataError`, `UnusableRun`,
-    `ResultsError`.
+    what is kept there: returns a sentence for each difference. Raises `DataError`,
+    `CheckpointError`, `UnusableRun`, `ResultsError`.
     """
     index, results = Index.read(), TaskResults.of(manifest.task)
-    rows = [c for c in index.checkpoints if c.task == manifest.task.id]
-    if strange := [c.file for c in rows if c.data != manifest.id]:
-        raise DataError(
-            f"{', '.join(strange)} was trained on other data than {manifest.id}; its test images "
-            "may be among the training images here."
-        )
+    rows = stored_on(manifest, index)
     if write:
         results.keep_images(manifest)
     else:

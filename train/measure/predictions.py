@@ -9,13 +9,31 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from kdmodels.engines.pytorch import TorchEngine
+from kdmodels.models.checkpoints import Checkpoint, CheckpointError, Index
 from kdmodels.predict import COMPUTE, Classifier
-from train.data.manifest import Manifest, Sample, read_pixels
+from train.data.manifest import DataError, Manifest, Sample, read_pixels
 from train.data.pixels import EvalViews
 from train.learn.loop import predict_logits
 from train.measure.kept import KeptRun
 
 log = logging.getLogger("train")
+
+
+def stored_on(manifest: Manifest, index: Index) -> list[Checkpoint]:
+    """The checkpoints of a task, all trained on this data set. Raises `DataError` where one was
+    trained on another, and `CheckpointError` where there is none.
+    """
+    rows = [c for c in index.checkpoints if c.task == manifest.task.id]
+    if not rows:
+        raise CheckpointError(
+            f"{index.folder} holds no weights for the task '{manifest.task.id}'; store some."
+        )
+    if strange := [c.file for c in rows if c.data != manifest.id]:
+        raise DataError(
+            f"{', '.join(strange)} was trained on other data than {manifest.id}; its test images "
+            "may be among the training images here."
+        )
+    return rows
 
 
 def logits_of(
