@@ -60,8 +60,8 @@ def _answer(prediction: Prediction) -> dict:
 def compare(image: str | None, task: str, teacher: str | None) -> dict:
     """Both models' answers to one image file.
 
-    task: `cxr` or `histopathology`. teacher: `vgg19`, `visformer_s` or `autoformerv2_t`; empty: the
-    task's first. Returns {"teacher": answer, "student": answer, "agree": bool}; an answer has the
+    task: id of one that is offered, such as `cxr` or `histopathology`. teacher: `vgg19`,
+    `visformer_s` or `autoformerv2_t`; empty: the task's first. Returns {"teacher": answer, "student": answer, "agree": bool}; an answer has the
     class id, calibrated probabilities, logits, latency in ms, engine and threads.
     """
     models = _chosen(task, teacher)

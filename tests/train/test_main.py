@@ -123,6 +123,13 @@ def test_a_missing_data_folder_is_said(mistake, tmp_path):
     assert f"The data folder {tmp_path / 'nowhere'} does not exist; name it with --data." in line
 
 
+def test_a_mistake_in_a_task_file_is_said(mistake, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("{id: shapes, name: Shapes, classes: [a, b], flor: [frame]}")
+    line = mistake("data", "--task", file, "--data", tmp_path)
+    assert f"{file}: the key 'flor' is unknown; the nearest valid one is 'floors'." in line
+
+
 def test_an_unknown_recipe_key_is_said(mistake, write_recipe, tmp_path):
     recipe = write_recipe(batchsize=3)
     line = mistake("student", "--task", "cxr", "--data", tmp_path, "--recipe", recipe)

@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, close_session, constants, hf_hub_download
 
 from kdmodels.models.checkpoints import CheckpointError, Index
 from kdmodels.models.zoo import build_model
+from kdmodels.tasks import TASKS, Task
 from tests.hub import TOKENS, HubStandIn
 from train.__main__ import main
 from train.release.publish import PublishError, publish, tag_of
@@ -104,6 +105,22 @@ def test_the_published_index_pins_itself_by_a_tag(small_index, hub):
     assert theirs.checkpoints == small_index.checkpoints
     for mine, other in zip(logits(small_index), logits(theirs), strict=True):
         assert torch.equal(mine, other)
+
+
+def test_an_own_task_goes_up_and_comes_down_with_its_weights(hub, new_row, tmp_path, monkeypatch):
+    task = Task(id="shapes", name="Shapes", classes=["circle", "square"])
+    monkeypatch.setitem(TASKS, task.id, task)
+    index = Index(tmp_path / "weights")
+    index.store(new_row("shapes", "ofa_595"), build_model("ofa_595", 2).state_dict())
+    index = Index.read(index.folder)
+    publish(index, (), REPO)
+    mine = logits(index)
+    del TASKS["shapes"]  # on another machine, where the code of the card makes it known
+    card = hub.content(REPO, "main", "models/shapes-ofa_595-labels.md").decode()
+    seen: dict = {}
+    exec(card.partition("```python")[2].partition("```")[0], seen)
+    assert TASKS["shapes"] == task
+    assert torch.equal(logits(seen["index"])[0], mine[0])
 
 
 def test_an_older_revision_gives_the_older_bytes(small_index, hub, tmp_path):
