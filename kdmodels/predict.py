@@ -207,7 +207,7 @@ def _timed(engine: Engine, images: Tensor) -> tuple[Tensor, float]:
     return logits, (time.perf_counter() - started) * 1000
 
 
-def measure(
+def time_passes(
     engine: Engine,
     images: Tensor,
     min_runs: int = 10,
@@ -254,7 +254,7 @@ def predict(
         started = time.perf_counter()
         images = classifier.prepare(image)
         preprocess_ms = (time.perf_counter() - started) * 1000
-        logits, latency = measure(engine, images, check=check)
+        logits, latency = time_passes(engine, images, check=check)
     logits = logits[0].double()
     return Prediction(
         model=classifier.spec.id,

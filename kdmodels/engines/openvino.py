@@ -32,7 +32,7 @@ from kdmodels.engines.base import (
 )
 from kdmodels.engines.blobs import BlobCache
 from kdmodels.engines.machine import cpu_name
-from kdmodels.engines.pytorch import size_of
+from kdmodels.engines.pytorch import network_size
 from kdmodels.models.classmaps import tapped
 from kdmodels.models.zoo import ModelSpec
 
@@ -250,7 +250,7 @@ class OpenVINOEngine(Engine):
 
     def _settle(self, model: nn.Module) -> Any:
         """Compile for one image in the first precision that works and agrees with torch."""
-        size = size_of(model, self.spec)
+        size = network_size(model, self.spec)
         about = {"parameters": size.parameters, "macs": size.macs, "note": None}
         for precision in dict.fromkeys((self.precision, "float32")):
             self.precision = precision

@@ -43,7 +43,7 @@ class TorchEngine(Engine):
     @cached_property
     def size(self) -> Size:
         with self._turn:
-            return size_of(self.model, self.spec)
+            return network_size(self.model, self.spec)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -68,6 +68,6 @@ class TorchEngine(Engine):
             return Outputs(logits, record["features"].float() if features else None)
 
 
-def size_of(model: nn.Module, spec: ModelSpec) -> Size:
+def network_size(model: nn.Module, spec: ModelSpec) -> Size:
     """Count a network's parameters, and the operations of a pass at its input size."""
     return Size(count_parameters(model), count_macs(model, spec.input_size))

@@ -8,7 +8,7 @@ from io import StringIO
 from PIL import Image
 
 from kdmodels.images import Found, ImageError, read_image
-from kdmodels.predict import COMPUTE, Classifier, measure
+from kdmodels.predict import COMPUTE, Classifier, time_passes
 
 RUNS = 3  # timed passes of each image, after one of warm-up
 # A spreadsheet takes a cell that begins so for a formula, and may run it.
@@ -76,7 +76,7 @@ def _answer(
     with COMPUTE:
         check()
         images = classifier.prepare(pixels)
-        logits, latency = measure(classifier.engine, images, RUNS, min_ms=0, check=check)
+        logits, latency = time_passes(classifier.engine, images, RUNS, min_ms=0, check=check)
     shares = (logits[0].double() / classifier.checkpoint.temperature).softmax(0)
     index = int(shares.argmax())
     return classifier.task.class_ids[index], float(shares[index]), latency.median_ms

@@ -13,23 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-from kdmodels import benchmark
 from kdmodels.__main__ import main
-from kdmodels.benchmark import (
+from kdmodels.benchmark.command import chosen, usable_choices
+from kdmodels.benchmark.passes import (
     CHOICES,
     Job,
-    chosen,
     in_a_process,
     measure_all,
     memory,
-    merged,
     open_choice,
-    ratios,
     start_with_empty_cache,
-    table,
-    usable_choices,
 )
+from kdmodels.benchmark.tables import merged, ratios, table
 from kdmodels.engines.base import EngineError
+from kdmodels.engines.openvino import OpenVINOEngine
+from kdmodels.engines.pytorch import TorchEngine
 from kdmodels.models.checkpoints import CheckpointError, Index
 from kdmodels.models.zoo import build_model
 from tests.conftest import unstored
@@ -42,7 +40,7 @@ SUITABLE = [name for name in CHOICES if name != "openvino-bf16" or HAS_BF16]
 @pytest.fixture
 def index(tiny_index, monkeypatch) -> Index:
     """Tiny checkpoints, as the ones that are stored; what a measurement sets is put back."""
-    monkeypatch.setattr(benchmark.Index, "read", lambda: tiny_index)
+    monkeypatch.setattr(Index, "read", lambda: tiny_index)
     monkeypatch.setenv("KD_CACHE", os.environ.get("KD_CACHE", ""))
     threads = torch.get_num_threads()
     yield tiny_index
@@ -83,7 +81,7 @@ def test_each_engine_is_the_one_that_is_named(index, tmp_path, monkeypatch, name
 @pytest.mark.parametrize("name", ["torch", "openvino"])
 def test_a_measurement_is_of_the_passes_that_it_counts(index, tmp_path, monkeypatch, name):
     passes = []
-    engine_class = {"torch": benchmark.TorchEngine, "openvino": benchmark.OpenVINOEngine}[name]
+    engine_class = {"torch": TorchEngine, "openvino": OpenVINOEngine}[name]
     run = engine_class._run
 
     def counted(self, images, features):
@@ -107,20 +105,20 @@ def test_a_filled_cache_is_used_and_torch_needs_none(index, tmp_path, monkeypatc
     assert set(row) == {"start_empty_s", "peak_empty_mb"} and min(row.values()) > 0
     files = {file: file.stat().st_mtime_ns for file in Path(job.cache).glob("*.blob")}
     assert len(files) == 2  # for one image, and for the batch
-    monkeypatch.setattr(benchmark.Index, "load", None)  # which compiling needs
+    monkeypatch.setattr(Index, "load", None)  # which compiling needs
     measure_all(job)
     assert {f: f.stat().st_mtime_ns for f in Path(job.cache).glob("*.blob")} == files
 
 
 def test_a_batch_that_had_to_shrink_is_told(index, tmp_path, monkeypatch):
-    run = benchmark.TorchEngine._run
+    run = TorchEngine._run
 
     def limited(self, images, features):
         if len(images) > 4:
             torch.empty(10**14)
         return run(self, images, features)
 
-    monkeypatch.setattr(benchmark.TorchEngine, "_run", limited)
+    monkeypatch.setattr(TorchEngine, "_run", limited)
     row = measure_all(job_of(index, tmp_path, "torch"))
     assert row["batch"] == 3 and row["note"] == "Memory did not suffice for 12 images at once."
 
@@ -130,7 +128,7 @@ def test_memory_is_the_process_s_own():
     held = np.ones(600_000_000, np.uint8)
     before = memory()
     assert before[0] > 600 and before[1] >= before[0]
-    code = "from kdmodels.benchmark import memory; print(*memory())"
+    code = "from kdmodels.benchmark.passes import memory; print(*memory())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -191,7 +189,7 @@ def run_here(index, monkeypatch):
         order.append((function.__name__, job.checkpoint.stem, job.engine, job.threads))
         return function(job)
 
-    monkeypatch.setattr(benchmark, "in_a_process", here)
+    monkeypatch.setattr("kdmodels.benchmark.passes.in_a_process", here)
 
     def run(*options):
         order.clear()

@@ -18,9 +18,9 @@ from kdmodels.predict import (
     COMPUTE,
     Classifier,
     FairLock,
-    measure,
     on_equal_terms,
     predict,
+    time_passes,
     warm_up,
 )
 
@@ -103,7 +103,7 @@ def test_the_latency_says_what_ran_and_how_often(tiny_classifier, photo):
 
 def test_the_time_of_a_pass_is_measured_without_the_warm_up():
     engine = Slow(seconds=0.02, first=0.4)
-    logits, latency = measure(engine, IMAGE, min_runs=3)
+    logits, latency = time_passes(engine, IMAGE, min_runs=3)
     assert 20 <= latency.q1_ms <= latency.median_ms < 200
     assert latency.q3_ms < 200  # the first pass, of 400 ms, is in no quartile
     assert engine.passes == latency.runs + 1
@@ -116,7 +116,7 @@ def test_quartiles_are_those_of_the_passes(monkeypatch):
     monkeypatch.setattr(
         "kdmodels.predict._timed", lambda engine, images: (images, next(seconds) * 1000)
     )
-    _, latency = measure(Slow(0), IMAGE, min_runs=5, min_ms=0, max_ms=1e6)
+    _, latency = time_passes(Slow(0), IMAGE, min_runs=5, min_ms=0, max_ms=1e6)
     assert (latency.q1_ms, latency.median_ms, latency.q3_ms) == pytest.approx((2, 3, 4))
 
 
@@ -127,7 +127,7 @@ def test_quartiles_are_those_of_the_passes(monkeypatch):
 def test_ten_runs_or_one_second(monkeypatch, pass_ms, runs):
     """Of quick networks more than ten, for steadier quartiles; the warm-up is in the second."""
     monkeypatch.setattr("kdmodels.predict._timed", lambda engine, images: (images, float(pass_ms)))
-    _, latency = measure(Slow(0), IMAGE)
+    _, latency = time_passes(Slow(0), IMAGE)
     assert latency.runs == runs
 
 
@@ -143,7 +143,7 @@ def test_a_request_that_no_longer_counts_stops_after_the_pass_at_hand(passes):
             raise Superseded
 
     with pytest.raises(Superseded):
-        measure(engine, IMAGE, check=check)
+        time_passes(engine, IMAGE, check=check)
     assert engine.passes == passes
 
 
