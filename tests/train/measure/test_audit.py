@@ -12,49 +12,18 @@ from torch import nn
 from kdmodels.models.checkpoints import CheckpointError, Index
 from kdmodels.models.zoo import build_model
 from kdmodels.predict import Classifier
-from kdmodels.tasks import TASKS
+from tests.train.measure.films import CXR, LEVELS, LUNGS, SIDE
 from train.__main__ import main
 from train.data.blanking import FILLED, FILLS, SWAPS, VERSIONS
-from train.data.manifest import DataError, Manifest, Sample
+from train.data.manifest import DataError, Manifest
 from train.measure.audit import audit_classifier, audit_forest, audit_task
 from train.measure.films import Films, masked_films
 from train.measure.kept import ResultsError, read_tensors, relative, write_tensors
-from train.measure.kept_audit import MIN_FILMS, AuditFilms, AuditResults, KeptAudit
+from train.measure.kept_audit import MIN_FILMS, AuditResults, KeptAudit
 from train.measure.predictions import logits_of
 
-CXR = TASKS["cxr"]
-SIDE = 32
-LEVELS = (60, 120, 180)  # grey of a class: around the lungs; in them, that of the next class
-LUNGS = np.zeros((SIDE, SIDE), bool)
-LUNGS[8:24, 5:13] = LUNGS[8:24, 19:27] = True
 FRAME = np.ones((SIDE, SIDE), bool)
 FRAME[3:-3, 3:-3] = False
-
-
-@pytest.fixture
-def write_films(tmp_path):
-    """Make a `Manifest` of films whose lungs and surroundings each tell the class by their grey.
-
-    numbers: films of each class in each split. plain: what tells nothing, "lungs" or "around".
-    """
-
-    def write(numbers=(12, 12, 12), plain=None, mask=LUNGS) -> Manifest:
-        generator, samples = np.random.default_rng(0), []
-        Image.fromarray(mask).save(tmp_path / "mask.png")
-        for split in ("train", "val", "test"):
-            for kind, (label, number) in enumerate(zip(CXR.class_ids, numbers, strict=True)):
-                for i in range(number):
-                    around = 120 if plain == "around" else LEVELS[kind]
-                    inside = 120 if plain == "lungs" else LEVELS[(kind + 1) % 3]
-                    film = np.where(LUNGS, inside, around) + generator.normal(0, 6, (SIDE, SIDE))
-                    path = tmp_path / f"{split}-{label}-{i}.png"
-                    Image.fromarray(film.clip(0, 255).astype(np.uint8)).save(path)
-                    group = f"{split}-{label}-{i // 2}"
-                    source = f"source {i // 10}"
-                    samples.append(Sample(path, label, split, group, source, tmp_path / "mask.png"))
-        return Manifest(CXR, "drawn", tuple(samples))
-
-    return write
 
 
 class Reader(nn.Module):
@@ -197,18 +166,6 @@ def test_no_forest_without_masks_for_training(write_films):
     assert audit_forest(manifest, masked_films(manifest)) is None
 
 
-# --- Which films -----------------------------------------------------------------------------
-
-
-def test_films_without_masks_are_left_out(write_films):
-    manifest = write_films()
-    samples = [replace(s, mask=None) if s.path.stem.endswith("0") else s for s in manifest.samples]
-    films = masked_films(replace(manifest, samples=tuple(samples)))
-    assert len(films.samples) == 30 and films.kept().notes == []
-    assert [row["left_out"] for row in films.kept().left_out] == ["no mask"] * 6
-    assert {s.split for s in films.samples} == {"test"} and films.task == CXR
-
-
 def test_a_class_with_few_masks_is_left_out_and_no_answer_names_it(write_films, read):
     films = masked_films(write_films((12, MIN_FILMS - 1, 12)))
     assert films.task.class_ids == ("covid", "normal") and films.columns == (0, 2)
@@ -224,44 +181,6 @@ def test_a_class_with_few_masks_is_left_out_and_no_answer_names_it(write_films, 
     found = audit_classifier(classifier, films, films.kept())
     assert right(found.versions["whole"], films) == right(found.fills["grey"]["no_lungs"], films)
     assert right(found.versions["whole"], films) == 1
-
-
-def test_two_classes_at_least_are_needed(write_films):
-    with pytest.raises(DataError, match=r"for 10 films each of two classes or more.* 16 films"):
-        masked_films(write_films((12, 2, 2)))
-
-
-@pytest.mark.parametrize("rows", [1, SIDE])
-def test_masks_that_cannot_be_of_two_lungs_are_left_out_by_name(write_films, tmp_path, rows):
-    manifest = write_films()
-    strange = np.zeros_like(LUNGS)
-    strange[:rows] = True
-    Image.fromarray(strange).save(tmp_path / "strange.png")
-    first = manifest.samples[-1]
-    samples = (*manifest.samples[:-1], replace(first, mask=tmp_path / "strange.png"))
-    films = masked_films(replace(manifest, samples=samples))
-    assert len(films.samples) == 35
-    (row,) = films.kept().left_out
-    assert (row["name"], row["left_out"]) == (first.path.name, "no lungs")
-    assert films.kept().notes == [
-        "Left out: 1 films whose masks cover less than 5% or more than 75%."
-    ]
-
-
-def test_two_films_of_one_name_are_said(write_films, tmp_path):
-    manifest = write_films()
-    (tmp_path / "b").mkdir()
-    *others, last = manifest.samples
-    twin = replace(last, path=(tmp_path / "b" / others[-1].path.name))
-    with pytest.raises(DataError, match=f"Two films of the audit are called {twin.path.name}"):
-        masked_films(replace(manifest, samples=(*others, twin)))
-
-
-def test_a_damaged_mask_is_named(write_films, tmp_path):
-    manifest = write_films()
-    (tmp_path / "mask.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"The mask .*mask\.png cannot be read"):
-        masked_films(manifest)
 
 
 # --- The command -----------------------------------------------------------------------------
@@ -302,15 +221,6 @@ def test_what_is_kept_is_what_the_networks_answered(stored):
     assert audit_task(manifest) == []
 
 
-def test_films_and_donors_are_read_as_they_were_written(write_films, tmp_path):
-    manifest = write_films((12, MIN_FILMS - 1, 12))
-    kept = masked_films(manifest).kept()
-    kept.write(tmp_path / "audit.csv")
-    found = AuditFilms.read(tmp_path / "audit.csv", CXR)
-    assert found.same_as(kept) and found.task == kept.task
-    assert (found.notes, len(found.left_out)) == (kept.notes, 9)
-
-
 @pytest.mark.parametrize("name", ["no_box", "no_lungs.grey", "swap.other"])
 def test_a_kept_audit_that_was_tampered_with_is_noticed(stored, name):
     manifest, _ = stored
@@ -343,16 +253,6 @@ def test_an_audit_of_other_weights_or_donors_is_said(stored):
     file.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
     with pytest.raises(ResultsError, match=r"audit\.csv lists other films or donors than"):
         audit_task(manifest)
-
-
-def test_logits_of_fewer_films_are_said(stored):
-    manifest, _ = stored
-    audit_task(manifest, write=True)
-    file = AuditResults.of(CXR).folder / "audit" / "forest.safetensors"
-    tensors, about = read_tensors(file)
-    write_tensors(file, tensors | {"crop": tensors["crop"][1:]}, about)
-    with pytest.raises(ResultsError, match=r"forest.* has 35 x 3 logits on 'crop', but audit\.csv"):
-        _ = AuditResults.of(CXR).audits
 
 
 def test_a_further_run_is_audited_and_stays_when_its_folder_is_gone(stored, finish_run, caplog):
