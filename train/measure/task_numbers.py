@@ -164,6 +164,7 @@ class TaskNumbers:
     def agreement(self) -> list[AgreementNumbers]:
         rows = read_rows(self.results.folder / "agreement.csv", AgreementRow)
         controls = {run.run.key: KeptRun.key_of(control_of(run.row)) for run in self.runs}
+        controls = {key: control for key, control in controls.items() if control != key}
         students = {run.run.key: run.row for run in self.runs}
         teachers = {r.row.model: r.row for r in self.shipped if not r.row.variant}
         return agreement_numbers(rows, students, teachers, controls)
