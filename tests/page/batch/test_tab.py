@@ -1,0 +1,56 @@
+"""`page.batch.tab`: a batch belongs to its browser tab, and its unpacked files go with it."""
+
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from page.batch import tab
+from page.sessions import SESSIONS
+
+TAB = SimpleNamespace(session_hash="batch tab")
+
+
+@pytest.fixture
+def zipped(tmp_path, photo, make_classifier, monkeypatch) -> str:
+    """Two images and a broken one; the networks are tiny."""
+    photo.save(tmp_path / "one.png")
+    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+        for name in ("one.png", "two.png"):
+            archive.write(tmp_path / "one.png", name)
+        archive.writestr("broken.png", (tmp_path / "one.png").read_bytes()[:90])
+    pair = make_classifier("vgg19"), make_classifier("ofa_595")
+    monkeypatch.setattr(tab, "pair", lambda task, teacher: pair)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    yield str(tmp_path / "films.zip")
+    SESSIONS.leave(TAB)
+
+
+def test_the_last_state_has_all_rows_and_a_csv_file(zipped):
+    *_, last = tab.run(TAB, [zipped], "cxr", "vgg19")
+    assert {row[0] for row in last.table} == {"one.png", "two.png", "broken.png"}
+    assert "3 of 3 files" in last.state and "agree on" in last.state
+    assert Path(last.csv.value["path"]).name == "teacher-and-student.csv"
+
+
+def test_unpacked_files_go_with_a_new_batch_and_with_the_tab(zipped):
+    folders = []
+    for _ in range(2):
+        list(tab.run(TAB, [zipped], "cxr", "vgg19"))
+        folders.append(Path(SESSIONS.of(TAB).get(tab.Batch).folder.name))
+    assert [folder.exists() for folder in folders] == [False, True]
+    SESSIONS.leave(TAB)
+    assert not folders[1].exists() and SESSIONS.of(TAB).get(tab.Batch) is None
+
+
+def test_a_newer_batch_ends_the_older_one(zipped):
+    older = tab.run(TAB, [zipped], "cxr", "vgg19")
+    next(older)
+    list(tab.run(TAB, [zipped], "cxr", "vgg19"))
+    assert list(older) == [tab.Shown()]
+
+
+def test_without_files_one_sentence_says_so():
+    (shown,) = tab.run(TAB, None, "cxr", "vgg19")
+    assert "There are no files yet" in shown.state and shown.table == []
