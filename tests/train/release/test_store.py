@@ -13,7 +13,7 @@ import train.release.store
 from kdmodels.models.checkpoints import Index, sha256_of
 from kdmodels.models.zoo import TEACHERS
 from kdmodels.predict import Classifier
-from train.data.manifest import labels_of
+from train.data.manifest import Manifest, labels_of
 from train.learn.runs import write_safetensors
 from train.measure.calibration import fit_temperature
 from train.measure.predictions import logits_of
@@ -125,6 +125,37 @@ def test_a_storage_type_that_moves_the_accuracy_is_refused(
     assert torch.equal(networks[1]["head.weight"], trained.half().float())  # too small for int6
     assert Index.read(weights).checkpoints == (kept,)
     assert sha256_of(weights / kept.file) == kept.sha256
+
+
+@pytest.mark.parametrize("images, wrong, is_refused", [
+    (3, 1, False), (3, 2, True), (999, 1, False), (999, 2, True), (2000, 3, False), (2000, 5, True),
+])  # fmt: skip
+def test_the_accuracy_may_move_by_a_fifth_of_a_point_or_by_one_image(
+    finish_run, make_manifest, monkeypatch, images, wrong, is_refused
+):
+    manifest = make_manifest(train=1, val=1, test=1)
+    first = manifest.split("val")
+    many = Manifest.split  # of as many copies as are wanted
+    monkeypatch.setattr(
+        Manifest, "split",
+        lambda self, name: (first * images)[:images] if name == "val" else many(self, name),
+    )  # fmt: skip
+    calls = []
+
+    def logits_of(classifier, samples):
+        calls.append(classifier)
+        logits = np.eye(3)[[manifest.task.class_ids.index(s.label) for s in samples]]
+        if len(calls) == 2:
+            logits[:wrong] = np.roll(logits[:wrong], 1, axis=1)
+        return logits
+
+    monkeypatch.setattr(train.release.store, "logits_of", logits_of)
+    run = finish_run(manifest)
+    if is_refused:
+        with pytest.raises(StoreError, match="moves the accuracy too much"):
+            store_run(run, manifest)
+    else:
+        assert store_run(run, manifest).storage == "int8"
 
 
 def test_a_storage_type_is_chosen_on_validation_alone(finish_run, make_manifest, monkeypatch):
