@@ -157,8 +157,9 @@ def _audited(kept: KeptAudit, films: AuditFilms) -> Audited:
     def measured(logits: np.ndarray) -> Measured:
         return Measured(logits.astype(np.float64), films.images, films.task)
 
+    forest = ", trained on each version" if kept.role == FOREST else ""
     return Audited(
-        kept.name,
+        kept.name + forest,
         kept.role,
         {name: measured(kept.versions[name]) for name in VERSIONS},
         kept.sha256,

@@ -150,7 +150,7 @@ class TaskNumbers:
             row = next(iter(runs.values())).row
             controls = by_stem.get(control_of(row).stem, {})
             seeds = sorted(runs.keys() & controls.keys())
-            if (row.teacher or row.variant) and seeds:
+            if row != control_of(row) and seeds:
                 pairs = ([of[seed] for seed in seeds] for of in (runs, controls))
                 control = controls[seeds[0]].row
                 found.append(Change(row, control, difference(*pairs, seeds)))
@@ -163,8 +163,11 @@ class TaskNumbers:
     @cached_property
     def agreement(self) -> list[AgreementNumbers]:
         rows = read_rows(self.results.folder / "agreement.csv", AgreementRow)
-        controls = {run.run.key: KeptRun.key_of(control_of(run.row)) for run in self.runs}
-        controls = {key: control for key, control in controls.items() if control != key}
+        controls = {
+            run.run.key: KeptRun.key_of(control_of(run.row))
+            for run in self.runs
+            if run.row != control_of(run.row)
+        }
         students = {run.run.key: run.row for run in self.runs}
         teachers = {r.row.model: r.row for r in self.shipped if not r.row.variant}
         return agreement_numbers(rows, students, teachers, controls)

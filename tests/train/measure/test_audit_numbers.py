@@ -108,7 +108,8 @@ def kept(tmp_path) -> AuditResults:
 def test_what_is_kept_becomes_numbers_in_the_order_of_the_tables(kept):
     audit = audit_numbers(kept)
     assert [m.name for m in audit.models] == ["VGG19", "OFA-595 (labels only)"]
-    assert audit.forest.name == "random forest" and audit.rows == (*audit.models, audit.forest)
+    assert audit.forest.name == "random forest, trained on each version"
+    assert audit.rows == (*audit.models, audit.forest)
     assert audit.counts == {"covid": 20, "normal": 20} and audit.groups == NUMBER
     assert (audit.majority, audit.source_majority) == (0.5, 0.5)
     assert audit.notes == ("Left out: Non-COVID pneumonia, with masks for 1 films, fewer than 10.",)

@@ -179,3 +179,32 @@ def test_pages_of_own_weights_are_beside_their_results(own_weights, tmp_path):
     with Image.open(figures / "confusion-cxr-vgg19.png") as figure:
         assert figure.format == "PNG"
     assert (tmp_path / "README.md").read_text("utf-8") == README_TEXT
+
+
+def test_the_tables_of_the_repository_follow_from_results_alone(tmp_path):
+    """In a copy without weights and data; the texts that are made are those of the repository."""
+    copy = tmp_path / "copy"
+    kept_out = shutil.ignore_patterns("*.safetensors", "*.png", "__pycache__")
+    for name in ("kdmodels", "train", "docs", "weights", "benchmarks"):
+        shutil.copytree(REPOSITORY / name, copy / name, ignore=kept_out)
+    shutil.copytree(REPOSITORY / "results", copy / "results")
+    empty = re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{END}", README.read_text("utf-8"), flags=re.DOTALL)
+    (copy / "README.md").write_text(empty, encoding="utf-8")
+    pages = ("docs/results.md", "docs/models.md", "README.md")
+    for page in pages[:2]:
+        (copy / page).unlink()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("KD_")}
+    subprocess.run(
+        [sys.executable, "-m", "train", "tables"],
+        cwd=copy,
+        env=environment,
+        check=True,
+        timeout=120,
+    )
+    for page in pages:
+        made, committed = ((place / page).read_text("utf-8") for place in (copy, REPOSITORY))
+        assert made == committed, f"{page} is not what results/ gives; run `python -m train tables`"
+    figures = {f.name: f for f in (REPOSITORY / "docs" / "figures").glob("*.png")}
+    assert figures.keys() == {f.name for f in (copy / "docs" / "figures").glob("*.png")}
+    small = [f for name, f in figures.items() if name.startswith("confusion-")]
+    assert [f.name for f in small if f.stat().st_size > MAX_FIGURE_BYTES] == []
