@@ -1,6 +1,10 @@
 """`train.tables.write`: the files are written where they belong, and those of the repository are new."""
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -199,7 +203,6 @@ def test_the_tables_of_the_repository_follow_from_results_alone(tmp_path):
         cwd=copy,
         env=environment,
         check=True,
-        timeout=120,
     )
     for page in pages:
         made, committed = ((place / page).read_text("utf-8") for place in (copy, REPOSITORY))
