@@ -14,11 +14,15 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import torch
+import yaml
 from datasets import ClassLabel, Dataset, Features, Value
 from PIL import Image
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 import train.data.pixels
+import train.learn.runs
 from kdmodels.tasks import get_task
 from train.__main__ import main
 from train.data.cells import Cell, file_size
@@ -172,6 +176,26 @@ def test_training_draws_the_same_views_in_the_same_order(manifest, tables, monke
         batches.append([part for batch in loader for part in batch])
     assert len(batches[0]) == 8
     assert all(np.array_equal(a, b) for a, b in zip(*batches, strict=True))
+
+
+def test_training_ends_in_the_same_weights(
+    folder, tables, tiny_models, clean_accelerate, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train.learn.runs, "plot_curves", lambda *_: None)
+    recipe = tmp_path / "mine.yaml"
+    phase = {"size": 32, "epochs": 2, "lr": 0.01}
+    recipe.write_text(yaml.safe_dump(
+        {"task": "cxr", "model": "ofa_595", "batch_size": 4, "phases": [phase]}
+    ))  # fmt: skip
+    words = ["student", "--task", "cxr", "--recipe", str(recipe)]
+    for data in (folder, tables):
+        assert main([*words, "--data", str(data), "--run", str(tmp_path / f"{data.name}-run")]) == 0
+        clean_accelerate()
+    runs = [tmp_path / "folder-run", tmp_path / "tables-run"]
+    states = [load_file(run / "state.safetensors") for run in runs]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    assert len({(run / "run.yaml").read_bytes() for run in runs}) == 1  # the same run, whence ever
 
 
 # --- What is kept, and what is asked ---------------------------------------------------------
