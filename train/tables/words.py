@@ -6,6 +6,7 @@ from kdmodels.models.checkpoints import Checkpoint
 from train.measure.differences import Difference
 from train.measure.measured import Measured
 from train.measure.task_numbers import Change, MeasuredFloor, MeasuredRun, TaskNumbers
+from train.tables.audit_words import model_told
 from train.tables.templates import listed, percent, points
 
 ONE_SEED = "one seed: the interval covers the choice of test images, not the chance of training"
@@ -160,10 +161,26 @@ def change_told(run: MeasuredRun, numbers: TaskNumbers) -> str | None:
     )
 
 
+def audit_of(run: MeasuredRun, numbers: TaskNumbers) -> str | None:
+    """Of one network: what the shortcut audit says of these weights."""
+    audit = numbers.audit
+    wanted = (run.row.name, run.row.sha256)
+    models = audit.models if audit else ()
+    model = next((m for m in models if (m.name, m.sha256) == wanted), None)
+    return model and (
+        f"Shortcut audit on {len(audit.images):,} test films with lung masks: this network "
+        f"{model_told(model, audit)}"
+    )
+
+
 def told_of(row: Checkpoint, numbers: TaskNumbers | None) -> list[str]:
     """All that is told of a checkpoint in sentences; nothing where its answers are not kept."""
     run = numbers and numbers.find(row)
     if not run:
         return []
-    sentences = [*over_floor_told(run, numbers), change_told(run, numbers)]
+    sentences = [
+        *over_floor_told(run, numbers),
+        audit_of(run, numbers),
+        change_told(run, numbers),
+    ]
     return [sentence for sentence in sentences if sentence]

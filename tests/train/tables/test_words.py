@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.train.tables.made_audit import audit, model
 from train.measure.differences import Difference
 from train.measure.resampling import Estimate
 from train.tables.words import (
+    audit_of,
     change_told,
     distillation_told,
     engine_told,
@@ -131,6 +133,16 @@ def test_a_card_tells_what_the_interval_covers():
         in change_told(run("A"), several)
     )
     assert change_told(run("B"), found) is None
+
+
+def test_the_audit_is_told_of_the_weights_that_it_was_of():
+    found = SimpleNamespace(audit=audit(model("A", whole=0.54)))
+    one = SimpleNamespace(row=SimpleNamespace(name="A", sha256="ab" * 32))
+    words = "Shortcut audit on 60 test films with lung masks: this network is not clearly better"
+    assert audit_of(one, found).startswith(words)
+    other = SimpleNamespace(row=SimpleNamespace(name="A", sha256="f" * 64))
+    assert audit_of(other, found) is None
+    assert audit_of(one, SimpleNamespace(audit=None)) is None
 
 
 def test_the_engine_of_the_tables_and_the_pages_are_named():
