@@ -73,7 +73,8 @@ class Table(_Part):
     """Columns of a `manifest.csv`: each the name of one, or a text with `{names}` in braces.
 
     A column that a task file names must be there; of the others `file` and `label` must.
-    mask: where the lung mask lies, if any; masked: a column that is 1 where there is one.
+    mask: where the lung mask lies, empty where there is none; masked: a column that is 1 where
+    there is one.
     """
 
     file: str = "file"
@@ -81,7 +82,7 @@ class Table(_Part):
     split: str = "split"
     group: str = "group"
     source: str = "source"
-    mask: str | None = None
+    mask: str = "mask"
     masked: str | None = None
 
 

@@ -1,6 +1,7 @@
 """Images that a table lists: a `manifest.csv`, whose columns the task file names."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from string import Formatter
 
@@ -12,6 +13,8 @@ from train.data.grouping import ALONE, facts_of, split_by_group
 from train.data.manifest import DataError, Manifest, Sample
 
 NEEDED = {"file", "label"}
+# A list of files for a task whose own columns have other names, as those in docs/splits.
+PLAIN = Table(file="file", label="label", split="split", group="group")
 
 
 def read_table(file: Path, task: Task) -> Manifest:
@@ -26,23 +29,29 @@ def read_table(file: Path, task: Task) -> Manifest:
             columns, rows = reader.fieldnames or (), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file} is no table that can be read: {error}.") from error
-    wanted = {
-        part: _fields(text)
-        for part, text in task.table
-        if text and (part in NEEDED | task.table.model_fields_set)
-    }
-    if missing := [c for fields in wanted.values() for c in fields if c not in columns]:
+    table = next((t for t in (task.table, PLAIN) if not _missing(t, columns)), None)
+    if table is None:
         raise DataError(
-            f"{file} lacks the column(s) {', '.join(dict.fromkeys(missing))}; add them, or name its "
-            "columns under 'table' in the task file."
+            f"{file} lacks the column(s) {', '.join(_missing(task.table, columns))}; add them, or "
+            "name its columns under 'table' in the task file."
         )
-    given = {part for part, text in task.table if text and set(_fields(text)) <= set(columns)}
-    samples = tuple(_sample(file, row, given, task) for row in rows)
+    given = {part for part, text in table if text and set(_fields(text)) <= set(columns)}
+    samples = tuple(_sample(file, row, table, given, task) for row in rows)
     if "split" not in given and samples:
         samples = split_by_group(samples)
-    name = f"starter-{task.id}" if task.id in SHIPPED else task.id
+    name = task.id
+    if task.id in SHIPPED:
+        name = f"starter-{task.id}" if table is task.table else file.stem
     known = "group" in given or task.group_pattern
     return Manifest(task, name, samples, () if known else (ALONE,))
+
+
+def _missing(table: Table, columns: Sequence[str]) -> list[str]:
+    """The columns that a table must have and has not."""
+    wanted = (
+        _fields(text) for part, text in table if text and part in NEEDED | table.model_fields_set
+    )
+    return list(dict.fromkeys(c for fields in wanted for c in fields if c not in columns))
 
 
 def _fields(text: str) -> list[str]:
@@ -55,8 +64,8 @@ def _value(table: Table, part: str, row: dict[str, str]) -> str:
     return text.format(**row) if "{" in text else row[text] or ""
 
 
-def _sample(file: Path, row: dict[str, str], given: set[str], task: Task) -> Sample:
-    values = {part: _value(task.table, part, row) for part in given}
+def _sample(file: Path, row: dict[str, str], table: Table, given: set[str], task: Task) -> Sample:
+    values = {part: _value(table, part, row) for part in given}
     label = class_of(values["label"], task)
     if label is None:
         raise DataError(

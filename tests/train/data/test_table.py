@@ -1,10 +1,12 @@
 """`train.data.table`: a user's own table; the shipped sets' are in `test_manifest.py`."""
 
 import csv
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
-from kdmodels.tasks import Task
+from kdmodels.tasks import Task, get_task
 from train.data.grouping import ALONE
 from train.data.manifest import SPLITS, DataError
 from train.data.open import open_manifest
@@ -12,6 +14,7 @@ from train.data.table import read_table
 
 ABOUT = dict(id="shapes", name="Shapes", classes=["circle", {"id": "square", "name": "A square"}])
 TASK = Task(**ABOUT)
+SPLIT_FILES = Path(__file__).parents[3] / "docs" / "splits"
 
 
 def rows(**columns):
@@ -119,3 +122,32 @@ def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "manifest.csv").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(DataError, match=r"manifest\.csv is no table that can be read"):
         read_table(tmp_path / "manifest.csv", TASK)
+
+
+def test_a_list_with_plain_names_is_read_for_a_shipped_task_too(write, tmp_path):
+    """Such as those of `docs/splits`, whose columns are not those of the sets with a manifest.csv."""
+    found = [
+        {"file": f"{split}/{label}/images/{i}.png", "label": label, "split": split, "group": f"{split}{i}",
+         "source": "s", "mask": f"{split}/{label}/lung masks/{i}.png" if i else ""}
+        for split in SPLITS for label in ("covid", "pneumonia", "normal") for i in (0, 1)
+    ]  # fmt: skip
+    manifest = read_table(write(found, name="ours.csv"), get_task("cxr"))
+    assert manifest.name == "ours"
+    assert {s.split for s in manifest.samples} == set(SPLITS)
+    masks = {
+        s.path.stem: s.mask for s in manifest.samples if s.label == "covid" and s.split == "val"
+    }
+    assert masks == {"0": None, "1": tmp_path / "val/covid/lung masks/1.png"}
+
+
+@pytest.mark.parametrize(("name", "task"), [("covid-qu-ex", "cxr"), ("lc25000", "histopathology")])
+def test_our_splits_keep_groups_whole_and_hold_every_class(name, task):
+    with (SPLIT_FILES / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    splits_of, classes_of = defaultdict(set), defaultdict(set)
+    for row in rows:
+        splits_of[row["group"]].add(row["split"])
+        classes_of[row["split"]].add(row["label"])
+    assert all(len(splits) == 1 for splits in splits_of.values())
+    assert {split: set(get_task(task).class_ids) for split in SPLITS} == classes_of
+    assert len({row["file"] for row in rows}) == len(rows)
