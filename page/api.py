@@ -8,6 +8,7 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
+from kdmodels.doubts import doubts_of
 from kdmodels.engines.devices import lent, on_zero_gpu
 from kdmodels.explain import explain_progressively, overlay
 from kdmodels.images import gather, read_image
@@ -61,16 +62,21 @@ def compare(image: str | None, task: str, teacher: str | None) -> dict:
     """Both models' answers to one image file.
 
     task: id of one that is offered, such as `cxr` or `histopathology`. teacher: `vgg19`,
-    `visformer_s` or `autoformerv2_t`; empty: the task's first. Returns {"teacher": answer, "student": answer, "agree": bool}; an answer has the
-    class id, calibrated probabilities, logits, latency in ms, engine and threads.
+    `visformer_s` or `autoformerv2_t`; empty: the task's first. Returns {"teacher": answer, "student": answer, "agree": bool, "doubts": sentences}; an answer
+    has the class id, calibrated probabilities, logits, latency in ms, engine and threads; doubts are
+    what speaks against taking the answers at their word, often none.
     """
     models = _chosen(task, teacher)
     try:
-        pixels = read_image(image or "").pixels
-        answers = dict(zip(ROLES, (_answer(predict(c, pixels)) for c in models), strict=True))
+        checked = read_image(image or "")
+        said = (_answer(predict(c, checked.pixels)) for c in models)
+        answers = dict(zip(ROLES, said, strict=True))
     except TROUBLE as error:
         raise _told(error) from error
-    return answers | {"agree": answers["teacher"]["class"] == answers["student"]["class"]}
+    return answers | {
+        "agree": answers["teacher"]["class"] == answers["student"]["class"],
+        "doubts": list(doubts_of(get_task(task), checked)),
+    }
 
 
 def explain(
@@ -80,7 +86,7 @@ def explain(
 
     role: `teacher` or `student`. class_id: whose evidence is shown; empty: the model's own answer.
     exact: score every channel; else stop once the map is settled. Returns the overlay and
-    {"class", "heatmap": rows of values in [0, 1], "channels", "of", "agreement"}.
+    {"class", "heatmap": rows of values in [0, 1], "channels", "of", "agreement", "doubts": sentences}.
     """
     models = _chosen(task, teacher)
     if role not in ROLES:
@@ -95,7 +101,8 @@ def explain(
         )
     classifier = models[ROLES.index(role)]
     try:
-        pixels = read_image(image or "").pixels
+        checked = read_image(image or "")
+        pixels = checked.pixels
         class_id = class_id or predict(classifier, pixels).class_id
         for step in explain_progressively(classifier, pixels, class_id):
             if step.settled and not exact:
@@ -108,6 +115,7 @@ def explain(
         "channels": step.done,
         "of": step.total,
         "agreement": step.estimate,
+        "doubts": list(doubts_of(get_task(task), checked)),
     }
 
 

@@ -4,7 +4,7 @@ The page places what it returns; the page's smaller panels are in `page.compare.
 """
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kdmodels.engines import EngineError
 from kdmodels.explain import Step
@@ -33,10 +33,21 @@ def facts(checked: CheckedImage) -> str:
     return message("note", "; ".join(notes) + ".")
 
 
-def doubt(reason: str) -> str:
-    """HTML of a warning that an image is not of the chosen modality; it forbids nothing."""
-    text = f"{reason} Answers and heatmaps would mean little; you can compare it all the same."
+def unlike(reason: str) -> str:
+    """HTML of a warning that an image may not be of the chosen modality; it forbids nothing."""
+    text = (
+        f"{reason} Answers and heatmaps mean little for a picture of another kind; you can compare "
+        "it all the same."
+    )
     return f'<div class="message doubt" role="alert">{html.escape(text)}</div>'
+
+
+def doubts(sentences: Sequence[str]) -> str:
+    """HTML of `kdmodels.doubts.doubts_of`, to stand beside an answer; empty where there is none."""
+    if not sentences:
+        return ""
+    rows = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
+    return f'<div class="message doubt" role="status"><b>Doubtful</b><ul>{rows}</ul></div>'
 
 
 def _bar(name: str, colour: str, share: float, chosen: bool) -> str:

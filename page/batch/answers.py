@@ -7,6 +7,7 @@ from io import StringIO
 
 from PIL import Image
 
+from kdmodels.doubts import doubts_of
 from kdmodels.images import Found, ImageError, read_image
 from kdmodels.predict import COMPUTE, Classifier, time_passes
 
@@ -20,8 +21,9 @@ class Row:
     """What both said of one file.
 
     teacher, student: class ids. *_probability: of that class, calibrated, in [0, 1]. agree: whether
-    they are the same class. *_ms: median time of a pass, in milliseconds. problem: one sentence
-    where the file is no usable image, and all before it but the name are None; else empty.
+    they are the same class. *_ms: median time of a pass, in milliseconds. doubt: sentences that
+    speak against taking the answers at their word; often empty. problem: one sentence where the file
+    is no usable image, and of all before it there is only the name; else empty.
     """
 
     file: str
@@ -32,6 +34,7 @@ class Row:
     agree: bool | None = None
     teacher_ms: float | None = None
     student_ms: float | None = None
+    doubt: str = ""
     problem: str = ""
 
 
@@ -57,15 +60,21 @@ def run(
             continue
         check()
         try:
-            pixels = read_image(file.path).pixels
+            checked = read_image(file.path)
         except ImageError as error:
             yield Row(file.name, problem=str(error))
             continue
         teacher, student = (
-            _answer(by_role[role], pixels, check) for role in ("teacher", "student")
+            _answer(by_role[role], checked.pixels, check) for role in ("teacher", "student")
         )
         yield Row(
-            file.name, *teacher[:2], *student[:2], teacher[0] == student[0], teacher[2], student[2]
+            file.name,
+            *teacher[:2],
+            *student[:2],
+            agree=teacher[0] == student[0],
+            teacher_ms=teacher[2],
+            student_ms=student[2],
+            doubt=" ".join(doubts_of(by_role["teacher"].task, checked)),
         )
 
 

@@ -15,7 +15,7 @@ from page.batch import answers
 from page.compare import comparing
 from page.compare.tab import CompareTab, choices_of
 from page.pairs import pair
-from page.parts import REDRAW, WORK, model_choice, unpacking_folder
+from page.parts import QUICK, REDRAW, WORK, model_choice, unpacking_folder
 from page.sessions import SESSIONS, Superseded
 from page.words import TROUBLE
 
@@ -26,20 +26,32 @@ HEADINGS = [
     "Student",
     "% ",
     "Agree",
+    "Doubt",
     "Teacher, ms",
     "Student, ms",
     "Problem",
 ]
-KINDS = ["str", "str", "number", "str", "number", "str", "number", "number", "str"]
+KINDS = ["str", "str", "number", "str", "number", "str", "str", "number", "number", "str"]
+WIDTHS = [190, 160, 70, 160, 70, 75, 260, 95, 95, 240]  # px
 
 
 class Batch(NamedTuple):
-    """The last batch of a browser tab: which models, its files by name, where they are unpacked."""
+    """The last batch of a browser tab: which models, its files by name, where they are unpacked.
+
+    rows: those that are there so far, it grows.
+    """
 
     task: str
     teacher: str
     files: dict[str, Found]
     folder: TemporaryDirectory
+    rows: list[answers.Row]
+
+
+class Wish(NamedTuple):
+    """Which rows the table shows: all, or those with a doubt."""
+
+    doubtful: bool
 
 
 class Shown(NamedTuple):
@@ -53,7 +65,7 @@ class Shown(NamedTuple):
 def cells(task: Task, row: answers.Row) -> list:
     """A row as the table shows it."""
     if row.problem:
-        return [row.file, "", None, "", None, "", None, None, row.problem]
+        return [row.file, "", None, "", None, "", "", None, None, row.problem]
     names = dict(zip(task.class_ids, task.class_names, strict=True))
     return [
         row.file,
@@ -62,17 +74,35 @@ def cells(task: Task, row: answers.Row) -> list:
         names[row.student],
         round(100 * row.student_probability, 1),
         "yes" if row.agree else "no",
+        row.doubt,
         round(row.teacher_ms, 1),
         round(row.student_ms, 1),
         "",
     ]
 
 
+def table_of(batch: Batch | None, wish: Wish | None) -> list[list]:
+    """The rows that are wished for, as the table shows them."""
+    if batch is None:
+        return []
+    task, doubtful = get_task(batch.task), wish is not None and wish.doubtful
+    return [cells(task, row) for row in list(batch.rows) if row.doubt or not doubtful]
+
+
+def only_doubtful(request: gr.Request, doubtful: bool) -> list[list]:
+    """Show all rows, or those with a doubt."""
+    session = SESSIONS.of(request)
+    session.keep(wish := Wish(doubtful))
+    return table_of(session.get(Batch), wish)
+
+
 def summary(rows: list[answers.Row], total: int, seconds: float, over: bool) -> str:
     """HTML: how far it is, or what came out."""
     read_ = [row for row in rows if not row.problem]
     agree = sum(row.agree for row in read_)
-    said = f"{len(rows)} of {total} files; teacher and student agree on {agree} of {len(read_)}."
+    doubtful = sum(bool(row.doubt) for row in rows)
+    said = f"{len(rows)} of {total} files; teacher and student agree on {agree} of {len(read_)}; "
+    said += f"{doubtful} doubtful."
     if over:
         return words.message("note", f"{said} {seconds:.1f} s.")
     bar = f'<progress max="{total}" value="{len(rows)}"></progress>'
@@ -85,7 +115,7 @@ def run(
     """Classify all files."""
     session = SESSIONS.of(request)
     turn = session.take_turn("batch")
-    task, rows = get_task(task_id), []
+    session.drop(Batch)
     try:
         if not uploads:
             raise ArchiveError("There are no files yet; choose images or a zip of images.")
@@ -97,21 +127,22 @@ def run(
         files = {file.name: file for file in found.images}
         with session.lock:
             turn.check()
-            session.keep(Batch(task_id, teacher, files, place))
+            session.keep(batch := Batch(task_id, teacher, files, place, rows))
         started = drawn = time.perf_counter()
-        yield Shown([], summary(rows, total, 0, over=False), gr.DownloadButton(visible=False))
+        state = summary(rows, total, 0, over=False)
+        yield Shown(table_of(batch, session.get(Wish)), state, gr.DownloadButton(visible=False))
         for row in answers.run(pair(task_id, teacher), found.images, turn.check):
             rows.append(row)
             if time.perf_counter() - drawn > REDRAW:
                 drawn = time.perf_counter()
-                table = [cells(task, row) for row in rows]
-                yield Shown(table, summary(rows, total, 0, over=False))
+                yield Shown(table_of(batch, session.get(Wish)), summary(rows, total, 0, over=False))
         seconds = time.perf_counter() - started
         file = folder / "teacher-and-student.csv"
         file.write_text(answers.to_csv(rows), encoding="utf-8-sig")
-        table = [cells(task, row) for row in rows]
         ready = gr.DownloadButton(value=str(file), visible=True)
-        yield Shown(table, summary(rows, total, seconds, over=True), ready)
+        yield Shown(
+            table_of(batch, session.get(Wish)), summary(rows, total, seconds, over=True), ready
+        )
     except Superseded:
         yield Shown()
     except TROUBLE as error:
@@ -154,18 +185,20 @@ def build(pages: gr.Tabs, compare: CompareTab) -> None:
             task, teacher = model_choice("batch-task")
             button = gr.Button("Compare all", variant="primary", elem_id="batch-run")
     state = gr.HTML(elem_id="batch-state", padding=False)
+    doubtful = gr.Checkbox(False, label="Only rows with a doubt", elem_id="batch-doubtful")
     table = gr.Dataframe(
         headers=HEADINGS,
         datatype=KINDS,
         interactive=False,
         wrap=True,
-        column_widths=[f"{px}px" for px in (190, 180, 70, 180, 70, 75, 95, 95, 240)],
+        column_widths=[f"{px}px" for px in WIDTHS],
         max_height=520,
         elem_id="batch-table",
         label="Click a row to open its image; click a heading to sort.",
     )
     csv = gr.DownloadButton("CSV", visible=False, elem_id="batch-csv", size="sm")
     button.click(run, [files, task, teacher], list(Shown(table, state, csv)), **WORK)
+    doubtful.input(only_doubtful, doubtful, table, **QUICK)
     table.select(
         open_case,
         None,

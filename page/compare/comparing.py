@@ -9,15 +9,15 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from kdmodels.doubts import doubts_of, unlike
 from kdmodels.examples import examples
-from kdmodels.familiar import modality
 from kdmodels.images import CheckedImage, ImageError, read_image
 from kdmodels.predict import predict
 from kdmodels.tasks import get_task
 from page import words
 from page.compare import erasing, looks, panels
 from page.compare.looks import DIFFERENCE, SIDE, SLIDER, Look
-from page.compare.shown import Shown, cleared, failed
+from page.compare.shown import HINT, Shown, cleared, failed
 from page.compare.study import Study, Upload, View, Wish, shows
 from page.heatmaps import heatmaps
 from page.pairs import ROLES, pair
@@ -39,18 +39,19 @@ def read(path: str | None, window: tuple[float, float] | None = None) -> Checked
 # --- Choosing --------------------------------------------------------------------------------
 
 
-def doubts(checked: CheckedImage, task_id: str) -> str:
+def read_again(session: Session, path: str | None) -> CheckedImage:
+    """The picture that the page holds, with the notes of the file that it was read from."""
+    checked, upload = read(path), session.get(Upload)
+    return replace(checked, notes=upload.notes) if upload else checked
+
+
+def first_look(checked: CheckedImage, task_id: str) -> str:
     """HTML: what was done to a file, and a warning where it is unlike the modality's images."""
     return words.facts(checked) + _unlike(checked, task_id)
 
 
 def _unlike(checked: CheckedImage, task_id: str) -> str:
-    try:
-        found = modality.check(task_id, checked.pixels)
-    except modality.FamiliarityError:  # no statistics are stored
-        kind = get_task(task_id).name
-        return words.message("note", f"No check is stored that a picture is of this kind: {kind}.")
-    return words.doubt(found.reason) if found.reason else ""
+    return "".join(words.unlike(reason) for reason in unlike(get_task(task_id), checked))
 
 
 def show_upload(request: gr.Request, path: str | None, task: str) -> Shown:
@@ -71,10 +72,10 @@ def show_file(session: Session, path: str | None, task: str) -> Shown:
     turn = session.take_turn(COMPARISON)
     session.drop(Study, Upload)
     checked = read(path)
-    said = doubts(checked, task)
+    said = first_look(checked, task)
     with session.lock:
         turn.check()
-        session.keep(Upload(path))
+        session.keep(Upload(path, notes=checked.notes))
     return cleared(image=checked.pixels, message=said, **window_controls(checked))
 
 
@@ -114,8 +115,10 @@ def show_window(request: gr.Request, centre: float, width: float, task: str) -> 
     upload = session.get(Upload)
     try:
         checked = read(upload and upload.path, (centre, width))
-        said = doubts(checked, task)
-        turn.check()
+        said = first_look(checked, task)
+        with session.lock:
+            turn.check()
+            session.keep(session.get(Upload)._replace(notes=checked.notes))
     except ImageError as error:
         return failed(error)._replace(image=None)
     except Superseded:
@@ -127,9 +130,12 @@ def judge_again(request: gr.Request, path: str | None, task: str) -> Shown:
     """Another modality was chosen: drop the answers, and say whether the image looks like it."""
     shown = clear(request)
     try:
-        return shown._replace(message=doubts(read(path), task)) if path else shown
+        if path:
+            checked = read_again(SESSIONS.of(request), path)
+            shown = shown._replace(message=first_look(checked, task))
     except ImageError:
-        return shown
+        pass
+    return shown
 
 
 def clear(request: gr.Request) -> Shown:
@@ -157,7 +163,8 @@ def _answers(study: Study, turn: Turn) -> Iterator[Shown]:
         turn.check()
         yield Shown(**{f"{role}_card": words.card(classifier, prediction, study.decode_ms)})
     sentence = html.escape(verdict_of(study))
-    yield Shown(verdict=f'<p class="verdict" role="status">{sentence}</p>')
+    said = f'<p class="verdict" role="status">{sentence}</p>'
+    yield Shown(verdict=said + words.doubts(study.doubts))
 
 
 def verdict_of(study: Study) -> str:
@@ -257,11 +264,13 @@ def answer_and_explain(
     upload = session.get(Upload)
     try:
         started = time.perf_counter()
-        checked = read(path)
+        checked = read_again(session, path)
         decode_ms = (time.perf_counter() - started) * 1000
         study = Study(checked, task, teacher, pair(task, teacher), decode_ms)
         study.inside = upload and upload.inside
-        yield cleared()  # what was said of the file at its upload stays
+        study.doubts = doubts_of(study.task, checked)
+        # There before the first answer. What was said of the file at its upload stays.
+        yield cleared(verdict=HINT + words.doubts(study.doubts))
         yield from _answers(study, turn)
         with session.lock:
             turn.check()

@@ -31,6 +31,7 @@ def comparison_of(study: Study, look: Look, temperature: float) -> Comparison:
         version=__version__,
         settings=Settings(look.colours, look.opacity, look.threshold, temperature, look.inverted),
         agreement=comparing.agreement_numbers(study) if study.explained else {},
+        doubts=study.doubts,
     )
 
 
@@ -62,9 +63,10 @@ def exporter(kind: str):
 def build(temperature: gr.Slider, look: list) -> None:
     """Three buttons; each makes its file and then downloads it."""
     gr.HTML(
-        "<p class='legend'>The answers, and the heatmaps as they are drawn now; PDF and JSON also "
-        "have the checkpoints' sha256, the settings and the time. No file name and nothing of a DICOM "
-        "header goes in, but what is written within the picture stays in it.</p>",
+        "<p class='legend'>The answers with their doubts, and the heatmaps as they are drawn now; PDF "
+        "and JSON also have the checkpoints' sha256, the settings and the time. No file name goes in, "
+        "and of a DICOM header only what was done to the pixels; but what is written within the "
+        "picture stays in it.</p>",
         padding=False,
     )
     with gr.Row():

@@ -20,7 +20,8 @@ class Study:
 
     predictions, evidence, steps: by role; evidence is the class id that a heatmap is for.
     untouched: by role, probabilities of the reduced picture that can be painted over.
-    inside: (H, W) bool lung mask of the image, where one is at hand.
+    inside: (H, W) bool lung mask of the image, where one is at hand. doubts: sentences that stand
+    beside the answers.
     """
 
     checked: CheckedImage
@@ -33,6 +34,7 @@ class Study:
     steps: dict[str, Step] = field(default_factory=dict)
     untouched: dict[str, np.ndarray] = field(default_factory=dict)
     inside: np.ndarray | None = None
+    doubts: tuple[str, ...] = ()
     made_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -53,11 +55,13 @@ class Study:
 class Upload(NamedTuple):
     """The file on the page, whose grey values may be windowed anew.
 
-    inside: (H, W) bool lung mask of its image, once one was chosen.
+    inside: (H, W) bool lung mask of its image, once one was chosen. notes: those of `CheckedImage`;
+    the page itself holds the checked picture, which has none.
     """
 
     path: str
     inside: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
 
 class View(NamedTuple):

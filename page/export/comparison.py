@@ -113,7 +113,7 @@ class Comparison:
     """All that an export needs.
 
     picture: RGB, as it was shown. agreement: numbers by name (`AGREEMENT_NAMES`), NaN where one is
-    not defined. made_at: with a time zone. version: of the app.
+    not defined. made_at: with a time zone. version: of the app. doubts: one sentence each.
 
     Raises `ValueError` for a picture that is not RGB, a time without a zone, or a side whose
     classes are not those of the task.
@@ -128,6 +128,7 @@ class Comparison:
     version: str
     settings: Settings = field(default_factory=Settings)
     agreement: Mapping[str, float] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.picture.mode != "RGB":
@@ -151,6 +152,7 @@ def to_json(comparison: Comparison) -> str:
 
     schema, schema_version: what this is; the version rises when a key changes its meaning.
     disclaimer, app_version, made_at (ISO 8601 with zone), verdict (one sentence): texts.
+    doubts: sentences that stand beside both answers; often none.
     task: id, name, classes (id and name, in the order of the logits).
     image: width, height in pixels.
     settings: colours, opacity, threshold, temperature, inverted.
@@ -176,6 +178,7 @@ def to_json(comparison: Comparison) -> str:
         },
         "image": {"width": comparison.picture.width, "height": comparison.picture.height},
         "verdict": comparison.verdict,
+        "doubts": list(comparison.doubts),
         "settings": {
             "colours": comparison.settings.colours,
             "opacity": comparison.settings.opacity,

@@ -4,16 +4,10 @@ Drawn by matplotlib figures of their own, so several requests may draw at a time
 """
 
 import threading
-from collections.abc import Iterable
 from datetime import UTC
 from io import BytesIO
 
 import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
 from kdmodels.explain import overlay
@@ -26,10 +20,10 @@ from page.export.comparison import (
     Side,
     to_json,
 )
+from page.export.sheet import AMBER, QUIET, TRACK, Sheet
 
 __all__ = ["Comparison", "Settings", "Side", "to_json", "to_pdf", "to_png"]
 
-INK, QUIET, TRACK = "#1a1f24", "#50575e", "#e3e6e9"
 CAUTION = "A heatmap shows what moved the network, not where disease is."
 SCALE = "Colour runs from dark to light relative to each map's own maximum."
 _PICTURE_SIDE = 1024  # px, the longer side of the picture without a heatmap
@@ -56,114 +50,6 @@ def to_pdf(comparison: Comparison) -> bytes:
     with _SAVING, matplotlib.rc_context({"pdf.fonttype": 42}):  # 42: TrueType, as printers want
         figure.savefig(file := BytesIO(), format="pdf", dpi=_PDF_DPI, metadata=about)
     return file.getvalue()
-
-
-class _Sheet:
-    """A white sheet on which things are placed by their distance from its left and upper edge.
-
-    width, height: in a unit of `inches`. Sizes of letters are in points.
-    """
-
-    def __init__(self, width: float, height: float, inches: float, dpi: float) -> None:
-        self.width, self.height, self.inches = width, height, inches
-        self.figure = Figure((width * inches, height * inches), dpi=dpi, facecolor="white")
-        self._canvas = FigureCanvasAgg(self.figure)
-
-    def line(self, size: float) -> float:
-        """Distance from one line of text to the next."""
-        return size / 72 / self.inches * 1.3
-
-    def write(self, x: float, y: float, text: str, size: float, **how):
-        """Write one line whose upper edge is at y."""
-        how = {"color": INK, "va": "top", "parse_math": False} | how
-        return self.figure.text(x / self.width, 1 - y / self.height, text, fontsize=size, **how)
-
-    def measure(self, text: str, size: float, **how) -> float:
-        """Width of one line of text."""
-        written = self.write(0, 0, text, size, **how)
-        width = written.get_window_extent(self._canvas.get_renderer()).width
-        written.remove()
-        return width / self.figure.dpi / self.inches
-
-    def fit(self, x: float, y: float, width: float, text: str, size: float, **how) -> None:
-        """Write one line, in smaller letters where it would be too wide."""
-        self.write(x, y, text, self.fitting((text,), width, size, **how), **how)
-
-    def fitting(self, texts: Iterable[str], width: float, size: float, **how) -> float:
-        """The largest size, at most `size`, at which each of the texts fits in one line."""
-        for text in texts:
-            # Step by step: the widths of letters are rounded, so they do not go with the size.
-            while size > 1 and self.measure(text, size, **how) > width:
-                size -= 0.25
-        return size
-
-    def wrap(self, text: str, width: float, size: float, **how) -> list[str]:
-        """Break text into lines of at most `width`, between words."""
-        lines: list[str] = []
-        for word in text.split():
-            longer = f"{lines[-1]} {word}" if lines else word
-            if lines and self.measure(longer, size, **how) <= width:
-                lines[-1] = longer
-            else:
-                lines.append(word)
-        return lines
-
-    def paragraph(self, x: float, y: float, width: float, text: str, size: float, **how) -> float:
-        """Write text in as many lines as it needs; return where the next one may begin."""
-        for line in self.wrap(text, width, size, **how):
-            self.write(x, y, line, size, **how)
-            y += self.line(size)
-        return y
-
-    def box(self, x: float, y: float, width: float, height: float, **how) -> None:
-        place = (x / self.width, 1 - (y + height) / self.height)
-        size = width / self.width, height / self.height
-        how = {"edgecolor": "none", "zorder": -1} | how  # beneath the pictures
-        patch = Rectangle(place, *size, transform=self.figure.transFigure, **how)
-        self.figure.add_artist(patch)
-
-    def axes(self, x: float, y: float, width: float, height: float):
-        place = x / self.width, 1 - (y + height) / self.height
-        return self.figure.add_axes((*place, width / self.width, height / self.height))
-
-    def picture(self, x: float, y: float, width: float, height: float, image: Image.Image) -> None:
-        """Show an image as large as it fits, in the middle of a dark surround."""
-        scale = min(width / image.width, height / image.height)
-        w, h = image.width * scale, image.height * scale
-        if min(w / width, h / height) < 0.99:  # else it would show as a hairline
-            self.box(x, y, width, height, facecolor="black")
-        axes = self.axes(x + (width - w) / 2, y + (height - h) / 2, w, h)
-        axes.imshow(image, aspect="auto")
-        axes.axis("off")
-
-    def bars(
-        self, x: float, y: float, width: float, height: float, shown: Comparison, side: Side, size
-    ) -> None:
-        """Probabilities of all classes: name and per cent, and a bar beneath."""
-        room = 0.97 * width - self.measure("100.0%", size, weight="bold")
-        names = shown.task.class_names
-        answer = "bold" if self.fitting(names, room, size, weight="bold") == size else "normal"
-        size = self.fitting(names, room, size)
-        line = self.line(size)
-        step = min(height / len(side.probabilities), 2.2 * line)
-        for n, (info, share) in enumerate(zip(shown.task.classes, side.probabilities, strict=True)):
-            top = y + n * step
-            own, said = (answer, "bold") if n == side.index else ("normal", "normal")
-            self.write(x, top, info.name, size, weight=own)
-            self.write(x + width, top, _percent(share), size, weight=said, ha="right")
-            bar = x, top + 0.95 * line
-            self.box(*bar, width, 0.25 * line, facecolor=TRACK)
-            if share >= 0.0005:  # 0.0% would show as a hairline
-                self.box(*bar, width * share, 0.25 * line, facecolor=info.colour)
-
-    def scale(self, x: float, y: float, width: float, height: float, colours: str, size) -> None:
-        """The colours of the heatmaps, from no weight to most."""
-        axes = self.axes(x, y, width, height)
-        mappable = ScalarMappable(Normalize(0, 1), colours)
-        self.figure.colorbar(mappable, cax=axes, orientation="horizontal", ticks=[])
-        below = y + height * 1.3
-        self.write(x, below, "no weight", size, color=QUIET)
-        self.write(x + width, below, "most weight", size, color=QUIET, ha="right")
 
 
 # --- What is said ------------------------------------------------------------------------------
@@ -234,36 +120,74 @@ def _settings(shown: Comparison) -> list[tuple[str, str]]:
     ]
 
 
+def _doubts(
+    sheet: Sheet, x: float, y: float, width: float, size: float, shown: Comparison
+) -> float:
+    """Write the doubts, if there are any; return the height that they take."""
+    if not shown.doubts:
+        return 0
+    return sheet.notice(x, y, width, " ".join(["Doubtful:", *shown.doubts]), size)
+
+
 def _made(shown: Comparison) -> str:
     return f"{shown.made_at:%Y-%m-%d %H:%M} {shown.made_at.tzname()}, version {shown.version}"
+
+
+def _bars(
+    sheet: Sheet,
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    shown: Comparison,
+    side: Side,
+    size,
+) -> None:
+    """Probabilities of all classes: name and per cent, and a bar beneath."""
+    room = 0.97 * width - sheet.measure("100.0%", size, weight="bold")
+    names = shown.task.class_names
+    answer = "bold" if sheet.fitting(names, room, size, weight="bold") == size else "normal"
+    size = sheet.fitting(names, room, size)
+    line = sheet.line(size)
+    step = min(height / len(side.probabilities), 2.2 * line)
+    for n, (info, share) in enumerate(zip(shown.task.classes, side.probabilities, strict=True)):
+        top = y + n * step
+        own, said = (answer, "bold") if n == side.index else ("normal", "normal")
+        sheet.write(x, top, info.name, size, weight=own)
+        sheet.write(x + width, top, _percent(share), size, weight=said, ha="right")
+        bar = x, top + 0.95 * line
+        sheet.box(*bar, width, 0.25 * line, facecolor=TRACK)
+        if share >= 0.0005:  # 0.0% would show as a hairline
+            sheet.box(*bar, width * share, 0.25 * line, facecolor=info.colour)
 
 
 # --- The slide ---------------------------------------------------------------------------------
 
 
-def _slide(shown: Comparison) -> _Sheet:
+def _slide(shown: Comparison) -> Sheet:
     """Units are pixels of 1920 x 1080."""
-    sheet = _Sheet(1920, 1080, 1 / 120, dpi=120)
+    sheet = Sheet(1920, 1080, 1 / 120, dpi=120)
     left, width, columns, column = 60, 1800, (60, 680, 1300), 560
     sheet.write(left, 30, f"Teacher and student: {shown.task.name}", 15, color=QUIET)
     sizes = (24, 22, 20, 18)
     lines = {size: sheet.wrap(shown.verdict, width, size, weight="bold") for size in sizes}
     size = next((size for size in sizes if len(lines[size]) <= 2), sizes[-1])
     sheet.paragraph(left, 62, width, shown.verdict, size, weight="bold")
+    taken = _doubts(sheet, left, 172, width, 14, shown)  # from the height of the pictures
     roles = ["", *(side.role.capitalize() for side in shown.sides)]
     names = ["Original", *(side.name for side in shown.sides)]
     notes = ["as it was shown", *(_evidence(shown, side) for side in shown.sides)]
     pictures = _pictures(shown)
     for x, role, name, note, picture in zip(columns, roles, names, notes, pictures, strict=True):
-        sheet.write(x, 174, role, 14, color=QUIET)
-        sheet.fit(x, 198, column, name, 17, weight="bold")
-        sheet.fit(x, 232, column, note, 14, color=QUIET)
-        sheet.picture(x, 286, column, 438, picture)
+        sheet.write(x, 174 + taken, role, 14, color=QUIET)
+        sheet.fit(x, 198 + taken, column, name, 17, weight="bold")
+        sheet.fit(x, 232 + taken, column, note, 14, color=QUIET)
+        sheet.picture(x, 286 + taken, column, 438 - taken, picture)
     for x, side in zip(columns[1:], shown.sides, strict=True):
         if side.heatmap is not None:
-            sheet.fit(x, 258, column, _channels(side), 12.5, color=QUIET)
+            sheet.fit(x, 258 + taken, column, _channels(side), 12.5, color=QUIET)
         large = 17 if len(side.probabilities) <= 3 else 13.5
-        sheet.bars(x, 740, column, 212, shown, side, large)
+        _bars(sheet, x, 740, column, 212, shown, side, large)
         facts = (
             f"{_time(side)} · {side.parameters / 1e6:.1f} M parameters · "
             f"{side.macs / 1e9:.2f} GMAC · {side.file_bytes / 1e6:.1f} MB"
@@ -283,34 +207,35 @@ def _slide(shown: Comparison) -> _Sheet:
 # --- The page ----------------------------------------------------------------------------------
 
 
-def _page(shown: Comparison) -> _Sheet:
+def _page(shown: Comparison) -> Sheet:
     """Units are millimetres of A4."""
-    sheet = _Sheet(210, 297, 1 / 25.4, dpi=300)
+    sheet = Sheet(210, 297, 1 / 25.4, dpi=300)
     left, width, columns = 15, 180, (15, 77, 139)
     sheet.write(left, 14, "Teacher and student", 17, weight="bold")
     sheet.write(left + width, 16.5, _made(shown), 8.5, color=QUIET, ha="right")
     sheet.write(left, 23, f"{shown.task.name}, one picture, two networks", 10, color=QUIET)
     sheet.paragraph(left, 31, width, shown.verdict, 11.5, weight="bold")
+    taken = _doubts(sheet, left, 48.5, width, 9, shown)  # from the height of the pictures
     headings = ["Original", "Teacher", "Student"]
     notes = ["as it was shown", *(_evidence(shown, side) for side in shown.sides)]
     for x, heading, note, picture in zip(columns, headings, notes, _pictures(shown), strict=True):
-        sheet.write(x, 50, heading, 11, weight="bold")
-        sheet.fit(x, 55.5, 56, note, 8.5, color=QUIET)
-        sheet.picture(x, 60.5, 56, 56, picture)
+        sheet.write(x, 50 + taken, heading, 11, weight="bold")
+        sheet.fit(x, 55.5 + taken, 56, note, 8.5, color=QUIET)
+        sheet.picture(x, 60.5 + taken, 56, 56 - taken, picture)
     sheet.scale(columns[0], 121, 56, 3, shown.settings.colours, 8)
     sheet.paragraph(columns[0], 131, 56, f"{CAUTION} {SCALE}", 8.5, color=QUIET)
     for x, side in zip(columns[1:], shown.sides, strict=True):
-        sheet.bars(x, 120, 56, 42, shown, side, 9)
+        _bars(sheet, x, 120, 56, 42, shown, side, 9)
     y = _table(sheet, left, 169, width, shown)
     _pairs(sheet, left, y + 6, 84, "Agreement of the heatmaps", _agreement(shown))
     _pairs(sheet, left + 96, y + 6, 84, "Settings", _settings(shown))
-    sheet.box(left, 267, width, 11, facecolor="#fff4d6", edgecolor="#8a6100", linewidth=0.8)
+    sheet.box(left, 267, width, 11, **AMBER)
     sheet.write(left + width / 2, 272.5, DISCLAIMER, 10, weight="bold", ha="center", va="center")
     sheet.write(left, 281, f"Heatmaps: {VARIANT}.", 7.5, color=QUIET)
     return sheet
 
 
-def _table(sheet: _Sheet, left: float, y: float, width: float, shown: Comparison) -> float:
+def _table(sheet: Sheet, left: float, y: float, width: float, shown: Comparison) -> float:
     """What each side is and what it took; returns where the table ends."""
     rows = {
         "Network": lambda s: s.name,
@@ -345,7 +270,7 @@ def _table(sheet: _Sheet, left: float, y: float, width: float, shown: Comparison
 
 
 def _pairs(
-    sheet: _Sheet, x: float, y: float, width: float, heading: str, pairs: list[tuple[str, str]]
+    sheet: Sheet, x: float, y: float, width: float, heading: str, pairs: list[tuple[str, str]]
 ) -> None:
     sheet.write(x, y, heading, 9.5, weight="bold")
     for n, (name, value) in enumerate(pairs):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from kdmodels.doubts import doubts_of
 from kdmodels.examples import examples
 from kdmodels.explain import overlay
 from kdmodels.images import ImageError, read_image
@@ -235,22 +236,22 @@ def reveal(request: gr.Request, choice: str | None) -> Iterator[Shown]:
     turn = session.take_turn(LESSON)
     try:
         said = _answers(lesson, lesson.case)
+        checked = read_image(lesson.case.path)
         guess = lesson.votes.guess if lesson.votes.total else choice
         lesson.score = lesson.score.with_answer(lesson.case, guess, *said)
         lesson.revealed = True
         yield Shown(
-            question=_verdict(lesson, guess, said),
+            question=_verdict(lesson, guess, said) + words.doubts(doubts_of(lesson.task, checked)),
             score=_score(lesson),
             teacher_map=None,
             student_map=None,
             **_buttons(next=lesson.number + 1 < len(lesson.cases), guess=False),
         )
-        pixels = read_image(lesson.case.path).pixels
         models = dict(zip(ROLES, pair(lesson.task.id, lesson.teacher), strict=True))
         classes = dict(zip(ROLES, said, strict=True))
-        for role, step in heatmaps(models, pixels, classes, exact=False, check=turn.check):
+        for role, step in heatmaps(models, checked.pixels, classes, exact=False, check=turn.check):
             label = f"{role.capitalize()}: {_name(lesson.task, classes[role])}"
-            drawn = gr.Image(overlay(pixels, step.heatmap), label=label)
+            drawn = gr.Image(overlay(checked.pixels, step.heatmap), label=label)
             turn.check()
             yield Shown(**{f"{role}_map": drawn})
     except Superseded:

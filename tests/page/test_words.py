@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from kdmodels.predict import predict
 from kdmodels.tasks import get_task
-from page.words import card, verdict
+from page.words import card, doubts, verdict
 
 
 def test_a_card_says_calibrated_only_where_a_temperature_is_set(tiny_classifier, photo):
@@ -60,3 +60,9 @@ def test_the_verdict_names_the_engine_or_both(make_classifier, photo):
     assert f"was {max(ratio, 1 / ratio):.1f} times as fast here ({engine})." in text
     other = replace(predictions[1], latency=replace(predictions[1].latency, engine="another"))
     assert f"here ({engine} against another)." in verdict(get_task("cxr"), predictions[0], other)
+
+
+def test_doubts_are_a_list_in_which_nothing_is_markup():
+    assert doubts(()) == ""
+    text = doubts(("It is <blank>.", "Changed on reading: first of 3 frames used."))
+    assert text.count("<li>") == 2 and "It is &lt;blank&gt;." in text and "first of 3" in text

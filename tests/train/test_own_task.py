@@ -105,7 +105,7 @@ def test_pictures_become_a_task_of_the_page(run, place, weights, opened, capsys)
         assert list(answer[role]["probabilities"]) == ["lying", "standing"]
         assert sum(answer[role]["probabilities"].values()) == pytest.approx(1)
     checked = comparing.read(str(picture))
-    said = comparing.doubts(checked, "stripes")
+    said = comparing.first_look(checked, "stripes")
     assert "No check is stored that a picture is of this kind: Stripes." in said
 
     kept = TaskResults.of(TASKS["stripes"])

@@ -6,6 +6,7 @@ from io import StringIO
 
 import pytest
 
+from kdmodels.examples import examples
 from kdmodels.images.archives import Found
 from kdmodels.images.read import ImageError, read_image
 from kdmodels.predict import predict
@@ -46,6 +47,15 @@ def test_rows_say_what_a_single_prediction_says_and_bad_files_are_problems(files
         assert row == Row(row.file, problem=str(refused.value))
 
 
+def test_a_doubtful_picture_is_a_row_with_its_doubt(files, pair):
+    film = examples("cxr")[0].path
+    rows = [row for row in run(pair, [Found(film.name, film, film.name), *files]) if row.teacher]
+    plain, chest, photo = (row.doubt for row in rows)
+    assert plain == "" and "chest X-rays" in chest
+    assert photo == "This picture has colours; chest X-rays are grey."
+    assert [row["doubt"] for row in read_back(rows)] == ["", chest, photo]
+
+
 def test_the_probabilities_are_calibrated(files, pair):
     flat = [replace(c, checkpoint=replace(c.checkpoint, temperature=1e6)) for c in pair]
     (row,) = run(flat, files[:1])
@@ -78,9 +88,9 @@ def test_the_table_holds_every_number_and_says_yes_or_no():
     first, second = read_back([row, bad])
     assert tuple(first) == COLUMNS
     assert list(first.values()) == [
-        'a, "b".png', "covid", "0.9877", "normal", "0.5000", "no", "85.94", "2.50", "",
+        'a, "b".png', "covid", "0.9877", "normal", "0.5000", "no", "85.94", "2.50", "", "",
     ]  # fmt: skip
-    assert list(second.values()) == ["b.png", *[""] * 7, bad.problem]
+    assert list(second.values()) == ["b.png", *[""] * 8, bad.problem]
     assert to_csv([]) == ",".join(COLUMNS) + "\r\n"
     assert read_back([Row("c", agree=True)])[0]["agree"] == "yes"
 

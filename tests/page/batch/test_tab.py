@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from page.batch import tab
+from kdmodels.examples import examples
+from kdmodels.tasks import get_task
+from page.batch import answers, tab
 from page.sessions import SESSIONS
 
 TAB = SimpleNamespace(session_hash="batch tab")
@@ -54,3 +56,29 @@ def test_a_newer_batch_ends_the_older_one(zipped):
 def test_without_files_one_sentence_says_so():
     (shown,) = tab.run(TAB, None, "cxr", "vgg19")
     assert "There are no files yet" in shown.state and shown.table == []
+
+
+def test_the_doubtful_rows_can_be_seen_alone(zipped):
+    film = str(examples("cxr")[0].path)
+    *_, last = tab.run(TAB, [zipped, film], "cxr", "vgg19")
+    assert len(last.table) == 4 and "2 doubtful." in last.state
+    doubt = tab.HEADINGS.index("Doubt")
+    alone = tab.only_doubtful(TAB, True)
+    assert {row[0] for row in alone} == {"one.png", "two.png"}
+    assert {row[doubt] for row in alone} == {"This picture has colours; chest X-rays are grey."}
+    *_, again = tab.run(TAB, [zipped, film], "cxr", "vgg19")  # the wish stays
+    assert [row[0] for row in again.table] == [row[0] for row in alone]
+    assert len(tab.only_doubtful(TAB, False)) == 4
+
+
+def test_without_a_batch_there_are_no_rows(zipped):
+    assert tab.only_doubtful(TAB, True) == []
+    list(tab.run(TAB, [zipped], "cxr", "vgg19"))
+    list(tab.run(TAB, None, "cxr", "vgg19"))  # refused
+    assert tab.only_doubtful(TAB, False) == []
+
+
+def test_every_column_has_a_heading_a_kind_and_a_width():
+    problem = tab.cells(get_task("cxr"), answers.Row("a.png", problem="No image."))
+    assert problem[tab.HEADINGS.index("Problem")] == "No image."
+    assert len(problem) == len(tab.HEADINGS) == len(tab.KINDS) == len(tab.WIDTHS)

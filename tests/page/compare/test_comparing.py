@@ -4,13 +4,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
+from kdmodels.examples import examples
 from kdmodels.images import CheckedImage, Window
 from page.compare import comparing
 from page.compare.shown import Shown
 from page.compare.study import Study, Upload, Wish
 from page.sessions import SESSIONS, Superseded
+from tests.kdmodels.images.files import dicom
+from tests.phantom import chest_phantom
 
 
 @pytest.fixture
@@ -77,3 +80,56 @@ def test_an_upload_replaces_file_mask_and_comparison(file):
 def test_evidence_that_is_chosen_before_the_answers_is_kept_for_them():
     assert list(comparing.explain_again(TAB, "normal", False)) == [Shown()]
     assert SESSIONS.of(TAB).get(Wish) == ("normal", False)
+
+
+# --- A doubt stands beside the answers --------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_pair(make_classifier, monkeypatch):
+    pair = make_classifier("vgg19"), make_classifier("ofa_595")
+    monkeypatch.setattr(comparing, "pair", lambda task, teacher: pair)
+
+
+def compared(path) -> list[Shown]:
+    """All that changes on the page until both have answered."""
+    wish = ("own", False, 1.0, *("inferno", 0.65, 0.0, False, "Teacher and student"))
+    changes, shown = comparing.answer_and_explain(TAB, str(path), "cxr", "vgg19", *wish), []
+    while not shown or "times as fast" not in str(shown[-1].verdict):
+        shown.append(next(changes))
+    changes.close()
+    return shown
+
+
+def test_a_negative_is_called_doubtful_before_the_first_answer_and_beside_the_verdict(
+    tmp_path, tiny_pair
+):
+    path = tmp_path / "negative.png"
+    ImageOps.invert(chest_phantom()).save(path)
+    first, *_, last = compared(path)
+    assert first.teacher_card == ""
+    for verdict in (first.verdict, last.verdict):
+        assert "Doubtful" in verdict and "chest X-ray" in verdict
+
+
+def test_a_familiar_film_is_answered_without_a_doubt(tiny_pair):
+    film = examples("cxr")[0].path
+    comparing.show_upload(TAB, str(film), "cxr")
+    assert not any("Doubtful" in str(shown.verdict) for shown in compared(film))
+
+
+def test_what_was_done_to_a_file_is_told_beside_the_answers_to_the_picture_on_the_page(
+    tmp_path, tiny_pair
+):
+    film = np.asarray(chest_phantom()).astype(np.uint16) * 16
+    (file := tmp_path / "a.dcm").write_bytes(dicom(film, PhotometricInterpretation="MONOCHROME1"))
+    shown = comparing.show_upload(TAB, str(file), "cxr")
+    shown.image.save(page := tmp_path / "page.png")  # what the page sends back
+    inverted = "Changed on reading: inverted, as the file stores white as the lowest value."
+    assert inverted in compared(page)[-1].verdict
+    shown = comparing.show_window(TAB, 2000, 900, "cxr")
+    shown.image.save(page)
+    said = compared(page)[-1].verdict
+    assert inverted in said and "Changed on reading: window 2000 / 900 applied." in said
+    assert "percentiles" not in said
+    assert "window 2000 / 900 applied" in comparing.judge_again(TAB, str(page), "cxr").message

@@ -71,6 +71,12 @@ def test_the_json_holds_what_was_said_and_measured(comparison):
         assert said["size"]["macs"] == side.macs > 0 and said["size"]["file_bytes"] == 123_456
 
 
+def test_the_doubts_are_in_the_json_or_an_empty_list(comparison):
+    assert json.loads(to_json(comparison))["doubts"] == []
+    said = ("This picture is blank, or nearly so.", "Changed on reading: first of 3 frames used.")
+    assert json.loads(to_json(replace(comparison, doubts=said)))["doubts"] == list(said)
+
+
 def test_the_heatmap_is_in_the_json_as_it_was_computed(comparison):
     content = json.loads(to_json(comparison))
     heatmap = content["teacher"]["heatmap"]

@@ -72,9 +72,21 @@ def compared(task):
     )
 
 
-@pytest.fixture(params=TASKS)
+DOUBTS = (
+    "This picture is lighter, darker or of another contrast than the 3,314 chest X-rays that the "
+    "models were trained on.",
+    "Changed on reading: first of 12 frames used.",
+    "Changed on reading: values between the 0.5 and 99.5 percentiles scaled to 8 bit.",
+    "Changed on reading: inverted, as the file stores white as the lowest value.",
+)
+
+
+@pytest.fixture(
+    params=[(t, d) for t in TASKS for d in ((), DOUBTS)], ids=lambda p: f"{p[0]}-{len(p[1])}"
+)
 def comparison(request):
-    return compared(get_task(request.param))
+    task, doubts = request.param
+    return replace(compared(get_task(task)), doubts=doubts)
 
 
 @pytest.fixture
@@ -137,6 +149,8 @@ def test_both_sheets_say_what_was_found_and_by_what(comparison):
         assert "0.73" in said and "not defined" in said and "2 threads" in said
         assert all(name in said for name in comparison.task.class_names)
         assert "OFA-595 (from AutoFormerV2-T, ensemble)" in said
+        assert all(doubt in said.replace(" | ", " ") for doubt in comparison.doubts)
+        assert ("Doubtful:" in said) == bool(comparison.doubts)
     hashes = page.replace(" | ", "")
     for side in comparison.sides:
         first, second = side.sha256[:32], side.sha256[32:]
@@ -159,6 +173,14 @@ def test_the_slide_shows_the_picture_and_each_heatmap_where_it_belongs(cxr):
         wanted = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS)).astype(int)
         assert np.abs(found - wanted).mean() < 4
         assert (pixels[300, x + 5] == 0).all()  # a dark surround
+
+
+def test_doubts_take_their_place_from_the_height_of_the_pictures_alone(cxr):
+    plain, doubtful = pixels_of(to_png(cxr)), pixels_of(to_png(replace(cxr, doubts=DOUBTS)))
+    np.testing.assert_array_equal(doubtful[724:], plain[724:])
+    np.testing.assert_array_equal(doubtful[:170], plain[:170])
+    amber = (doubtful == [0xFF, 0xF4, 0xD6]).all(-1)
+    assert amber[172:260].any(1).sum() > 40 and not (plain == [0xFF, 0xF4, 0xD6]).all(-1).any()
 
 
 def test_bars_are_as_long_as_the_probabilities(cxr):
