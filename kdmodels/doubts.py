@@ -35,7 +35,8 @@ def unlike(task: Task, checked: CheckedImage) -> tuple[str, ...]:
 
 def changed(task: Task, checked: CheckedImage) -> tuple[str, ...]:
     """What was done to the pixels on reading that may change what they mean."""
-    return tuple(f"Changed on reading: {n}." for n in checked.notes if n.startswith(CHANGES))
+    notes = [note for note in checked.notes if note.startswith(CHANGES)]
+    return (f"Changed on reading: {'; '.join(notes)}.",) if notes else ()
 
 
 # Each gives its sentences, or none. The gravest come first.

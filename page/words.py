@@ -42,12 +42,15 @@ def unlike(reason: str) -> str:
     return f'<div class="message doubt" role="alert">{html.escape(text)}</div>'
 
 
+BEFORE = "Before you rely on this"  # what doubts begin with where a reader meets them
+
+
 def doubts(sentences: Sequence[str]) -> str:
     """HTML of `kdmodels.doubts.doubts_of`, to stand beside an answer; empty where there is none."""
     if not sentences:
         return ""
     rows = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
-    return f'<div class="message doubt" role="status"><b>Doubtful</b><ul>{rows}</ul></div>'
+    return f'<div class="message doubt" role="status"><b>{BEFORE}</b><ul>{rows}</ul></div>'
 
 
 def _bar(name: str, colour: str, share: float, chosen: bool) -> str:

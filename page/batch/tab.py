@@ -32,7 +32,7 @@ HEADINGS = [
     "Problem",
 ]
 KINDS = ["str", "str", "number", "str", "number", "str", "str", "number", "number", "str"]
-WIDTHS = [190, 160, 70, 160, 70, 75, 260, 95, 95, 240]  # px
+WIDTHS = [150, 150, 60, 150, 60, 70, 225, 80, 80, 170]  # px; together no wider than the page
 
 
 class Batch(NamedTuple):
@@ -66,7 +66,8 @@ def cells(task: Task, row: answers.Row) -> list:
     """A row as the table shows it."""
     if row.problem:
         return [row.file, "", None, "", None, "", "", None, None, row.problem]
-    names = dict(zip(task.class_ids, task.class_names, strict=True))
+    mark = " (see Doubt)" if row.doubt else ""  # on a phone that column is out of sight
+    names = {info.id: info.name + mark for info in task.classes}
     return [
         row.file,
         names[row.teacher],
@@ -102,7 +103,7 @@ def summary(rows: list[answers.Row], total: int, seconds: float, over: bool) -> 
     agree = sum(row.agree for row in read_)
     doubtful = sum(bool(row.doubt) for row in rows)
     said = f"{len(rows)} of {total} files; teacher and student agree on {agree} of {len(read_)}; "
-    said += f"{doubtful} doubtful."
+    said += f"{doubtful} with a doubt."
     if over:
         return words.message("note", f"{said} {seconds:.1f} s.")
     bar = f'<progress max="{total}" value="{len(rows)}"></progress>'

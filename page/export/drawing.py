@@ -21,6 +21,7 @@ from page.export.comparison import (
     to_json,
 )
 from page.export.sheet import AMBER, QUIET, TRACK, Sheet
+from page.words import BEFORE
 
 __all__ = ["Comparison", "Settings", "Side", "to_json", "to_pdf", "to_png"]
 
@@ -126,7 +127,7 @@ def _doubts(
     """Write the doubts, if there are any; return the height that they take."""
     if not shown.doubts:
         return 0
-    return sheet.notice(x, y, width, " ".join(["Doubtful:", *shown.doubts]), size)
+    return sheet.notice(x, y, width, " ".join([f"{BEFORE}:", *shown.doubts]), size)
 
 
 def _made(shown: Comparison) -> str:

@@ -26,6 +26,7 @@ def test_both_answers_then_both_heatmaps(page):
         assert float(re.search(r"([\d.]+) ms", page.inner_text(f"{card} .latency"))[1]) > 0
         assert re.search(r"(OpenVINO|PyTorch) .* \d+ thread", page.inner_text(f"{card} footer"))
     assert re.search(r"(Both say|They differ).*times as fast", page.inner_text("#verdict"))
+    assert "chest X-ray" in page.inner_text("#verdict .doubt")  # a drawing is no film
     for role in ("student", "teacher"):  # rough maps come first, and say so
         picture = page.wait_for_selector(f"#{role}-heatmap img", timeout=120_000)
         page.wait_for_function("e => e.complete && e.naturalWidth > 0", arg=picture)

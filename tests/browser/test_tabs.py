@@ -51,6 +51,7 @@ def test_a_round_of_teaching(page):
     page.click("#teach-reveal")
     page.wait_for_selector("#teach-question :text('You said COVID-19')", timeout=60_000)
     assert re.search(r"It is labelled (COVID-19|Normal)\.", page.inner_text("#teach-question"))
+    assert page.locator("#teach-question .doubt").is_visible()
     for role in ("teacher", "student"):
         page.wait_for_selector(f"#teach-{role} img", timeout=60_000)
     assert re.search(r"You\s+[01] of 1\s+Teacher\s+[01] of 1", page.inner_text("#teach-score"))
@@ -73,6 +74,9 @@ def test_a_batch_of_twenty_and_a_row_that_opens(page):
     assert [row["file"] for row in rows] == [name for name, *_ in files] + ["broken.png"]
     assert all(0 < float(row["teacher_probability"]) <= 1 for row in rows[:19])
     assert "not an image" in rows[19]["problem"] and not rows[19]["teacher"]
+    assert all("chest X-ray" in row["doubt"] for row in rows[:19])  # a drawing is no film
+    page.get_by_label("Only rows with a doubt").check()
+    page.wait_for_selector("#batch-table :text('broken.png')", state="hidden", timeout=30_000)
     page.locator("#batch-table").get_by_text("film3.png").last.click()
     page.wait_for_selector("#message :text('330 × 320 px')", timeout=30_000)
     page.wait_for_selector("#verdict .verdict:not(.hint)", timeout=120_000)
@@ -116,12 +120,14 @@ def test_compare_endpoint(client, film_file):
         assert sum(shares.values()) == pytest.approx(1)
         assert said[role]["class"] == max(shares, key=shares.get)
         assert said[role]["latency_ms"]["median"] > 0
+    assert "chest X-ray" in said["doubts"][0]  # a drawing is no film
     assert said["agree"] == (said["teacher"]["class"] == said["student"]["class"])
 
 
 def test_explain_endpoint(client, film_file):
     wanted = (film_file, "cxr", "vgg19", "student", "normal", False)
     picture, about = client.predict(*wanted, api_name="/explain")
+    assert len(about["doubts"]) == 1
     assert about["class"] == "normal" and 0 < about["channels"] < about["of"] == 1152
     assert all(0 <= value <= 1 for row in about["heatmap"] for value in row)
     with open(picture, "rb") as file:

@@ -61,14 +61,16 @@ def test_without_files_one_sentence_says_so():
 def test_the_doubtful_rows_can_be_seen_alone(zipped):
     film = str(examples("cxr")[0].path)
     *_, last = tab.run(TAB, [zipped, film], "cxr", "vgg19")
-    assert len(last.table) == 4 and "2 doubtful." in last.state
+    assert len(last.table) == 4 and "2 with a doubt." in last.state
     doubt = tab.HEADINGS.index("Doubt")
     alone = tab.only_doubtful(TAB, True)
     assert {row[0] for row in alone} == {"one.png", "two.png"}
+    assert all(row[1].endswith(" (see Doubt)") for row in alone)
     assert {row[doubt] for row in alone} == {"This picture has colours; chest X-rays are grey."}
     *_, again = tab.run(TAB, [zipped, film], "cxr", "vgg19")  # the wish stays
     assert [row[0] for row in again.table] == [row[0] for row in alone]
-    assert len(tab.only_doubtful(TAB, False)) == 4
+    everything = {row[0]: row for row in tab.only_doubtful(TAB, False)}
+    assert len(everything) == 4 and "see Doubt" not in everything[Path(film).name][1]
 
 
 def test_without_a_batch_there_are_no_rows(zipped):

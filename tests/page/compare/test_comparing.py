@@ -12,6 +12,7 @@ from page.compare import comparing
 from page.compare.shown import Shown
 from page.compare.study import Study, Upload, Wish
 from page.sessions import SESSIONS, Superseded
+from page.words import BEFORE
 from tests.kdmodels.images.files import dicom
 from tests.phantom import chest_phantom
 
@@ -109,13 +110,13 @@ def test_a_negative_is_called_doubtful_before_the_first_answer_and_beside_the_ve
     first, *_, last = compared(path)
     assert first.teacher_card == ""
     for verdict in (first.verdict, last.verdict):
-        assert "Doubtful" in verdict and "chest X-ray" in verdict
+        assert BEFORE in verdict and "chest X-ray" in verdict
 
 
 def test_a_familiar_film_is_answered_without_a_doubt(tiny_pair):
     film = examples("cxr")[0].path
     comparing.show_upload(TAB, str(film), "cxr")
-    assert not any("Doubtful" in str(shown.verdict) for shown in compared(film))
+    assert not any(BEFORE in str(shown.verdict) for shown in compared(film))
 
 
 def test_what_was_done_to_a_file_is_told_beside_the_answers_to_the_picture_on_the_page(
@@ -125,11 +126,11 @@ def test_what_was_done_to_a_file_is_told_beside_the_answers_to_the_picture_on_th
     (file := tmp_path / "a.dcm").write_bytes(dicom(film, PhotometricInterpretation="MONOCHROME1"))
     shown = comparing.show_upload(TAB, str(file), "cxr")
     shown.image.save(page := tmp_path / "page.png")  # what the page sends back
-    inverted = "Changed on reading: inverted, as the file stores white as the lowest value."
+    inverted = "inverted, as the file stores white as the lowest value."
     assert inverted in compared(page)[-1].verdict
     shown = comparing.show_window(TAB, 2000, 900, "cxr")
     shown.image.save(page)
     said = compared(page)[-1].verdict
-    assert inverted in said and "Changed on reading: window 2000 / 900 applied." in said
+    assert inverted in said and "Changed on reading: window 2000 / 900 applied; " in said
     assert "percentiles" not in said
     assert "window 2000 / 900 applied" in comparing.judge_again(TAB, str(page), "cxr").message

@@ -22,6 +22,7 @@ from kdmodels.tasks import TASKS, get_task
 from page.export import drawing
 from page.export.comparison import DISCLAIMER
 from page.export.drawing import Comparison, Settings, Side, to_pdf, to_png
+from page.words import BEFORE
 from tests.phantom import chest_phantom
 
 LOCAL = datetime(2026, 1, 31, 9, 5, tzinfo=timezone(timedelta(hours=2), "EET"))
@@ -75,9 +76,8 @@ def compared(task):
 DOUBTS = (
     "This picture is lighter, darker or of another contrast than the 3,314 chest X-rays that the "
     "models were trained on.",
-    "Changed on reading: first of 12 frames used.",
-    "Changed on reading: values between the 0.5 and 99.5 percentiles scaled to 8 bit.",
-    "Changed on reading: inverted, as the file stores white as the lowest value.",
+    "Changed on reading: first of 12 frames used; values between the 0.5 and 99.5 percentiles scaled "
+    "to 8 bit; inverted, as the file stores white as the lowest value.",
 )
 
 
@@ -150,7 +150,7 @@ def test_both_sheets_say_what_was_found_and_by_what(comparison):
         assert all(name in said for name in comparison.task.class_names)
         assert "OFA-595 (from AutoFormerV2-T, ensemble)" in said
         assert all(doubt in said.replace(" | ", " ") for doubt in comparison.doubts)
-        assert ("Doubtful:" in said) == bool(comparison.doubts)
+        assert (f"{BEFORE}:" in said) == bool(comparison.doubts)
     hashes = page.replace(" | ", "")
     for side in comparison.sides:
         first, second = side.sha256[:32], side.sha256[32:]

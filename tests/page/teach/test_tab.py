@@ -8,6 +8,7 @@ from PIL import ImageOps
 from kdmodels.examples import examples
 from page.sessions import SESSIONS
 from page.teach import tab
+from page.words import BEFORE
 from tests.phantom import chest_phantom
 
 TAB = SimpleNamespace(session_hash="teach tab")
@@ -26,14 +27,14 @@ def test_a_doubt_stands_beside_the_answers_once_they_are_revealed(tmp_path):
     path = tmp_path / "negative.png"
     ImageOps.invert(chest_phantom()).save(path)
     *_, asked = tab.start(TAB, [str(path)], "cxr", "vgg19", False)
-    assert "What is it?" in asked.question and "Doubtful" not in asked.question
+    assert "What is it?" in asked.question and BEFORE not in asked.question
     revealed = next(tab.reveal(TAB, "normal"))
     assert "The teacher says" in revealed.question
-    assert "Doubtful" in revealed.question and "chest X-ray" in revealed.question
+    assert BEFORE in revealed.question and "chest X-ray" in revealed.question
 
 
 def test_a_familiar_film_is_revealed_without_one():
     film = str(examples("cxr")[0].path)
     list(tab.start(TAB, [film], "cxr", "vgg19", False))
     revealed = next(tab.reveal(TAB, None))
-    assert "The teacher says" in revealed.question and "Doubtful" not in revealed.question
+    assert "The teacher says" in revealed.question and BEFORE not in revealed.question
