@@ -32,7 +32,7 @@ HEADINGS = [
     "Problem",
 ]
 KINDS = ["str", "str", "number", "str", "number", "str", "str", "number", "number", "str"]
-WIDTHS = [150, 150, 60, 150, 60, 70, 225, 80, 80, 170]  # px; together no wider than the page
+WIDTHS = [150, 150, 60, 150, 60, 70, 215, 95, 95, 150]  # px; together no wider than the page
 
 
 class Batch(NamedTuple):
