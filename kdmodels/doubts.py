@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from kdmodels.familiar import FamiliarityError, check
 from kdmodels.images import CheckedImage
+from kdmodels.lungs import stored_finder
+from kdmodels.models import CheckpointError
 from kdmodels.tasks import Task
 
 # How notes of `CheckedImage` begin that tell of another picture than the file may have been meant
@@ -39,13 +41,25 @@ def changed(task: Task, checked: CheckedImage) -> tuple[str, ...]:
     return (f"Changed on reading: {'; '.join(notes)}.",) if notes else ()
 
 
+def lungless(task: Task, checked: CheckedImage) -> tuple[str, ...]:
+    """Why a film does not show two whole lungs; nothing for tasks that are not about lungs."""
+    if not task.lung_masks:
+        return ()
+    try:
+        finder = stored_finder()
+    except CheckpointError as error:
+        return (f"Lungs cannot be looked for: {error}",)
+    reason = finder(checked.pixels).reason if finder else None
+    return (reason,) if reason else ()
+
+
 # Each gives its sentences, or none. The gravest come first.
-CHECKS: tuple[Callable[[Task, CheckedImage], tuple[str, ...]], ...] = (unlike, changed)
+CHECKS: tuple[Callable[[Task, CheckedImage], tuple[str, ...]], ...] = (unlike, lungless, changed)
 
 
 def doubts_of(task: Task, checked: CheckedImage) -> tuple[str, ...]:
     """All doubts about a picture as one of the task's, one sentence each; empty where there is none.
 
-    Needs no network and takes some milliseconds.
+    Takes some milliseconds; the first call opens the lung finder.
     """
     return tuple(doubt for look in CHECKS for doubt in look(task, checked))

@@ -21,6 +21,7 @@ from kdmodels.tasks import TaskError, add_tasks, get_task, keep_task
 
 # KD_WEIGHTS points the app and the training at another folder of weights, such as your own.
 WEIGHTS = Path(os.environ.get("KD_WEIGHTS") or Path(__file__).parents[2] / "weights")
+LUNG_STORAGE = "int8"  # see `kdmodels.models.codecs`; it moved the validation Dice by 0.00002
 _PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 _STRANGE_CONTENTS = (RuntimeError, KeyError, TypeError, IndexError)  # what `decode` trips over
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -109,6 +110,23 @@ class Checkpoint:
         return f"{self.task}-{self.model}{origin}{'-' + self.variant if self.variant else ''}"
 
 
+@dataclass(frozen=True)
+class LungWeights:
+    """The stored network that finds lungs (`kdmodels.lungs`).
+
+    bytes: file size. data: `Manifest.id` of the training data. limit: least sureness of lungs that
+    are taken for found.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    data: str
+    date: str
+    seed: int
+    limit: float
+
+
 def read_state(file: Path) -> StateDict:
     """Read and decode a safetensors file. Raises `CheckpointError` for anything else."""
     try:
@@ -176,6 +194,12 @@ class Index:
     checkpoints: tuple[Checkpoint, ...] = ()
     hub_repo: str | None = None
     hub_revision: str | None = None
+    lungs: LungWeights | None = None
+
+    @property
+    def files(self) -> tuple[Checkpoint | LungWeights, ...]:
+        """All files that the index lists."""
+        return (*self.checkpoints, *filter(None, [self.lungs]))
 
     @classmethod
     def read(cls, folder: str | Path = WEIGHTS) -> "Index":
@@ -198,7 +222,11 @@ class Index:
                 if not checkpoint.temperature > 0:
                     raise ValueError(f"'{checkpoint.file}' needs a temperature above 0")
                 get_task(checkpoint.task), get_spec(checkpoint.model)  # ValueError for unknown ids
-            return cls(folder, checkpoints, content["hub"]["repo"], content["hub"]["revision"])
+            lungs = LungWeights(**content["lungs"]) if content.get("lungs") else None
+            if lungs and Path(lungs.file).name != lungs.file:
+                raise ValueError(f"'{lungs.file}' must be a plain file name")
+            hub = content["hub"]
+            return cls(folder, checkpoints, hub["repo"], hub["revision"], lungs)
         except FileNotFoundError:
             raise CheckpointError(f"{file} is missing, so no checkpoint is known.") from None
         except TaskError as error:
@@ -214,6 +242,7 @@ class Index:
         content = {
             "format": 1,
             "hub": {"repo": self.hub_repo, "revision": self.hub_revision},
+            "lungs": asdict(self.lungs) if self.lungs else None,
             "checkpoints": [asdict(c) for c in rows],
         }
         partial = self.folder / "index.json.partial"
@@ -258,7 +287,7 @@ class Index:
         stored = {c.model for c in rows} & taught
         return [teacher for teacher in TEACHERS if teacher in stored]
 
-    def locate(self, checkpoint: Checkpoint) -> Path:
+    def locate(self, checkpoint: Checkpoint | LungWeights) -> Path:
         """The verified file: from the folder, else from the Hub at the pinned revision.
 
         Raises `CheckpointError` when it is in neither place, or its size or sha256 is wrong.
@@ -269,7 +298,7 @@ class Index:
         verify(file, checkpoint.sha256, checkpoint.bytes)
         return file
 
-    def _download(self, checkpoint: Checkpoint) -> Path:
+    def _download(self, checkpoint: Checkpoint | LungWeights) -> Path:
         if not (self.hub_repo and self.hub_revision):
             raise CheckpointError(
                 f"{self.folder / checkpoint.file} is missing, and the index names no Hub "
@@ -310,20 +339,34 @@ class Index:
         A row of the same task, model, teacher and variant is replaced, together with its file; rows
         that the folder's index gained since this one was read are kept.
         """
-        written = (self.folder / "index.json").exists()
-        known = Index.read(self.folder).checkpoints if written else self.checkpoints
         file = f"{checkpoint.stem}.safetensors"
         keep_task(get_task(checkpoint.task), self.folder / "tasks")
+        about = {k: getattr(checkpoint, k) for k in ("task", "model", "classes", "storage")}
+        path = self._put(file, encode(state, checkpoint.storage), about)
+        row = replace(checkpoint, file=file, sha256=sha256_of(path), bytes=path.stat().st_size)
+        known = self._now()
+        others = tuple(c for c in known.checkpoints if c.stem != row.stem)
+        replace(self, checkpoints=(*others, row), lungs=known.lungs).write()
+        return row
+
+    def store_lungs(self, lungs: LungWeights, state: StateDict) -> LungWeights:
+        """Put the lung finder's weights into the folder, as `LUNG_STORAGE`, and into the index."""
+        path = self._put("lungs.safetensors", encode(state, LUNG_STORAGE), {"network": "lungs"})
+        row = replace(lungs, file=path.name, sha256=sha256_of(path), bytes=path.stat().st_size)
+        replace(self._now(), lungs=row).write()
+        return row
+
+    def _now(self) -> "Index":
+        """The folder's index as it is now, which others may have written to."""
+        return Index.read(self.folder) if (self.folder / "index.json").exists() else self
+
+    def _put(self, name: str, encoded: StateDict, about: dict) -> Path:
+        """Write a file of weights, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # One key only: safetensors writes several in random order, and the sha256 with them.
-        about = {k: getattr(checkpoint, k) for k in ("task", "model", "classes", "storage")}
         metadata = {"checkpoint": json.dumps(about)}
-        partial = self.folder / f"{file}.partial"
+        partial = self.folder / f"{name}.partial"
         # Not `save_file`, which hides the file from all but its owner.
-        partial.write_bytes(save(encode(state, checkpoint.storage), metadata=metadata))
-        os.replace(partial, self.folder / file)
-        path = self.folder / file
-        row = replace(checkpoint, file=file, sha256=sha256_of(path), bytes=path.stat().st_size)
-        others = tuple(c for c in known if c.stem != row.stem)
-        replace(self, checkpoints=(*others, row)).write()
-        return row
+        partial.write_bytes(save(encoded, metadata=metadata))
+        os.replace(partial, self.folder / name)
+        return self.folder / name

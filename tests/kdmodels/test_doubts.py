@@ -10,6 +10,7 @@ from kdmodels.examples import examples
 from kdmodels.familiar import FamiliarityError
 from kdmodels.images import read_image
 from kdmodels.images.checked import CheckedImage
+from kdmodels.models import CheckpointError
 from kdmodels.tasks import get_task
 from tests.kdmodels.images.files import dicom, encode, ramp
 from tests.phantom import chest_phantom
@@ -32,9 +33,28 @@ def test_a_film_is_beyond_doubt_and_its_negative_is_not(example):
 
 def test_an_inverted_drawn_chest_and_noise_are_doubtful():
     noise = np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)
-    for picture in (ImageOps.invert(chest_phantom()), Image.fromarray(noise)):
-        (sentence,) = doubts_of(CXR, checked(picture))
-        assert "chest X-ray" in sentence and sentence.endswith(".")
+    (negative,) = doubts_of(CXR, checked(ImageOps.invert(chest_phantom())))
+    unlike, lungless = doubts_of(CXR, checked(Image.fromarray(noise)))
+    assert all("chest X-ray" in said and said.endswith(".") for said in (negative, unlike))
+    assert lungless == "No lungs were found in this picture."
+
+
+@pytest.mark.parametrize("example", examples("histopathology")[:2], ids=lambda e: e.path.stem)
+def test_a_tile_among_films_has_no_lungs_and_among_tiles_needs_none(example):
+    tile = read_image(example.path)
+    assert "No lungs were found in this picture." in doubts_of(CXR, tile)
+    assert not any("ungs" in said for said in doubts_of(get_task("histopathology"), tile))
+
+
+def test_a_damaged_lung_finder_is_told_of(monkeypatch):
+    def damaged():
+        raise CheckpointError("lungs.safetensors has another sha256.")
+
+    monkeypatch.setattr(doubts, "stored_finder", damaged)
+    film = read_image(examples("cxr")[0].path)
+    assert doubts_of(CXR, film) == (
+        "Lungs cannot be looked for: lungs.safetensors has another sha256.",
+    )
 
 
 def told(data: bytes, window: tuple[float, float] | None = None) -> str:
@@ -99,5 +119,6 @@ def test_a_check_that_is_not_stored_is_said(monkeypatch):
 
 def test_all_that_is_doubtful_is_told_the_gravest_first():
     film = read_image(dicom(ramp(4095), PhotometricInterpretation="MONOCHROME1"))
-    first, second = doubts_of(CXR, film)
-    assert "chest X-ray" in first and second == f"Changed on reading: {'; '.join(film.notes)}."
+    first, second, third = doubts_of(CXR, film)
+    assert "chest X-ray" in first and second == "No lungs were found in this picture."
+    assert third == f"Changed on reading: {'; '.join(film.notes)}."

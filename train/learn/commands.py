@@ -1,4 +1,4 @@
-"""`python -m train teacher`, `student` and `distill`: one recipe, one run folder."""
+"""`python -m train teacher`, `student` and `distill`: one recipe, one run folder; and `lungs`."""
 
 import argparse
 import logging
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdmodels.models.checkpoints import Index
 from kdmodels.models.zoo import STUDENTS, TEACHERS, get_spec
-from train.options import add_data
+from train.options import add_data, known_task
 
 GUIDE_HELP = (
     "for recipes with phases of features: safetensors file of ImageNet's mobilenetv2_100 with "
@@ -36,6 +36,36 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     distill.add_argument("--model", choices=STUDENTS, default=STUDENTS[0])
     _add_run_options(distill)
+    _add_lungs(commands)
+
+
+def _add_lungs(commands: argparse._SubParsersAction) -> None:
+    lungs = commands.add_parser("lungs", help="train the network that finds lungs, on masked films")
+    add_data(lungs)
+    lungs.add_argument("--others-task", type=known_task, help="task whose images show no lungs")
+    lungs.add_argument("--others", help="their data folder, for training to find none in them")
+    lungs.add_argument("--seed", type=int, default=0)
+    lungs.add_argument("--run", dest="folder", type=Path, help="default: runs/lungs-seed<seed>")
+    lungs.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    lungs.set_defaults(run=_run_lungs)
+
+
+def _run_lungs(args: argparse.Namespace) -> None:
+    import torch
+
+    from train.data.open import open_manifest
+    from train.learn.lungs import LungSettings, train_lungs
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    manifest, others = open_manifest(args.task, args.data), ()
+    if args.others_task:
+        others = open_manifest(args.others_task, args.others or args.data).split("train")
+    masked = ([s for s in manifest.split(name) if s.mask] for name in ("train", "val"))
+    folder = args.folder or Path("runs") / f"lungs-seed{args.seed}"
+    settings = LungSettings(seed=args.seed)
+    best = train_lungs(*masked, others, manifest.task, folder, settings, manifest.id)
+    logging.getLogger("train").info("Best validation Dice %.4f; it is in %s.", best, folder)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:

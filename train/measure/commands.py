@@ -42,6 +42,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     looks.add_argument("--write", action="store_true", help=WRITE_HELP)
     looks.set_defaults(run=_run_agreement)
 
+    dice = commands.add_parser("dice", help="how well the stored lung finder finds lungs")
+    add_data(dice)
+    dice.add_argument("--others-task", type=known_task, help="task whose images show no lungs")
+    dice.add_argument("--others", help="their data folder")
+    dice.add_argument("--write", action="store_true", help=WRITE_HELP)
+    dice.set_defaults(run=_run_dice)
+
     leakage = commands.add_parser(
         "leakage", help="measure what a split by image gains cheap classifiers"
     )
@@ -85,6 +92,16 @@ def _run_agreement(args: argparse.Namespace) -> int:
     from train.measure.agreement import agreement_task
 
     return 1 if agreement_task(open_data(args), args.images, args.runs, args.write) else 0
+
+
+def _run_dice(args: argparse.Namespace) -> int:
+    from train.data.open import open_manifest
+    from train.measure.lungs import lungs_task
+
+    others = ()
+    if args.others_task:
+        others = open_manifest(args.others_task, args.others or args.data).split("test")
+    return 1 if lungs_task(open_data(args), others, args.write) else 0
 
 
 def _run_leakage(args: argparse.Namespace) -> int:

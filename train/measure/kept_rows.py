@@ -1,6 +1,7 @@
 """Tables in `results/<task>/` that hold no logits: CSV files, a dataclass for the rows of each.
 
 agreement.csv  how alike the heatmaps of a student and a teacher are, a row an image
+lungs.csv      how the stored finder does on the test films, a row a film and version
 leakage.csv    what cheap classifiers reach by way of splitting, a row a split
 """
 
@@ -52,7 +53,26 @@ class LeakageRow:
     seen: int
 
 
-Row = TypeVar("Row", AgreementRow, LeakageRow)
+@dataclass(frozen=True)
+class LungRow:
+    """What the stored lung finder found on one picture.
+
+    sha256: of its weights, the first `DIGITS` digits. version: of `train.measure.lungs`. image: the
+    first digits of its name. dice: with the mask; NaN where the picture is to be refused. sureness,
+    reason: see `kdmodels.lungs.find.Lungs`; the reason is empty where two plausible lungs were found.
+    """
+
+    sha256: str
+    version: str
+    image: str
+    source: str
+    group: str
+    dice: float
+    sureness: float
+    reason: str
+
+
+Row = TypeVar("Row", AgreementRow, LeakageRow, LungRow)
 
 
 def write_rows(file: Path, rows: Sequence[Row]) -> None:

@@ -15,8 +15,9 @@ from train.measure.calibration import Calibration, calibration_of, fit_temperatu
 from train.measure.differences import Difference, difference
 from train.measure.kept import Floor, KeptRun, TaskResults
 from train.measure.kept_audit import AuditResults
-from train.measure.kept_rows import AgreementRow, LeakageRow, read_rows
+from train.measure.kept_rows import AgreementRow, LeakageRow, LungRow, read_rows
 from train.measure.leakage_numbers import LeakageNumbers, leakage_numbers
+from train.measure.lungs_numbers import LungNumbers, lung_numbers
 from train.measure.measured import Measured
 
 
@@ -175,6 +176,10 @@ class TaskNumbers:
     @cached_property
     def leakage(self) -> LeakageNumbers | None:
         return leakage_numbers(read_rows(self.results.folder / "leakage.csv", LeakageRow))
+
+    @cached_property
+    def lungs(self) -> LungNumbers | None:
+        return lung_numbers(read_rows(self.results.folder / "lungs.csv", LungRow))
 
     @cached_property
     def repeated(self) -> list[list[MeasuredRun]]:

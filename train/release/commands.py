@@ -15,6 +15,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     add_data(store)
     which = store.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", dest="folder", type=Path, help="run folder")
+    which.add_argument("--lungs", type=Path, help="run folder of the lung finder")
     which.add_argument("--file", type=Path, help="stored already, to be stored as --storage says")
     store.add_argument("--storage", choices=ENCODERS, help="default: int6 teachers, int8 students")
     store.set_defaults(run=_run_store)
@@ -31,8 +32,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _run_store(args: argparse.Namespace) -> None:
     from train.release.store import StoreError, store_again, store_run
+    from train.release.store_lungs import store_lungs
 
-    if args.folder:
+    if args.lungs:
+        store_lungs(args.lungs, open_data(args))
+    elif args.folder:
         store_run(args.folder, open_data(args), args.storage)
     elif args.storage:
         store_again(args.file, open_data(args), args.storage)

@@ -149,7 +149,7 @@ def check_repo_name(repo: str) -> None:
 
 def tag_of(index: Index) -> str:
     """The name of the tag for an index's weights: the same for the same files and bytes."""
-    lines = sorted(f"{row.file} {row.sha256}\n" for row in index.checkpoints)
+    lines = sorted(f"{row.file} {row.sha256}\n" for row in index.files)
     return f"weights-{hashlib.sha256(''.join(lines).encode()).hexdigest()[:12]}"
 
 
@@ -231,6 +231,8 @@ def _main_files(
         row = sheet.row
         yield row.file, place.index.locate(row)
         yield f"models/{row.stem}.md", model_card(sheet, place, shown[row.stem]).encode()
+    if lungs := place.index.lungs:
+        yield lungs.file, place.index.locate(lungs)
     others = [name for name in names if not any(name in of for of in shown.values())]
     yield "README.md", repo_card(sheets, place, others).encode()
 

@@ -19,7 +19,7 @@ def pin_space(index: Index, readme: Path = README) -> None:
     if not index.hub_repo or index.folder.resolve().parent != readme.resolve().parent:
         return
     told = metadata_load(readme) or {}
-    files = ",".join(sorted(row.file for row in index.checkpoints))
+    files = ",".join(sorted(row.file for row in index.files))
     told["models"] = [index.hub_repo]
     told["preload_from_hub"] = [f"{index.hub_repo} {files} {index.hub_revision}"]
     metadata_save(readme, told)

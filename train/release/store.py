@@ -25,10 +25,15 @@ class StoreError(Exception):
     """A run that must not be stored; the message says why."""
 
 
+def stored_index() -> Index:
+    """The index of the folder of weights, or an empty one before anything was stored."""
+    return Index.read() if (WEIGHTS / "index.json").exists() else Index(WEIGHTS)
+
+
 def store_run(run: Path, manifest: Manifest, storage: str | None = None) -> Checkpoint:
     """Store a run's best weights in `weights/` and in the index (see `_store`)."""
     row, state = read_run(run, manifest.id)
-    index = Index.read() if (WEIGHTS / "index.json").exists() else Index(WEIGHTS)
+    index = stored_index()
     if replaced := index.replaced_teachers(row):
         raise StoreError(
             f"{run} learned from other weights of {', '.join(replaced)} than {index.folder} holds "

@@ -52,7 +52,9 @@ def test_a_doubtful_picture_is_a_row_with_its_doubt(files, pair):
     rows = [row for row in run(pair, [Found(film.name, film, film.name), *files]) if row.teacher]
     plain, chest, photo = (row.doubt for row in rows)
     assert plain == "" and "chest X-rays" in chest
-    assert photo == "This picture has colours; chest X-rays are grey."
+    assert photo == (
+        "This picture has colours; chest X-rays are grey. No lungs were found in this picture."
+    )
     assert [row["doubt"] for row in read_back(rows)] == ["", chest, photo]
 
 

@@ -66,7 +66,9 @@ def test_the_doubtful_rows_can_be_seen_alone(zipped):
     alone = tab.only_doubtful(TAB, True)
     assert {row[0] for row in alone} == {"one.png", "two.png"}
     assert all(row[1].endswith(" (see Doubt)") for row in alone)
-    assert {row[doubt] for row in alone} == {"This picture has colours; chest X-rays are grey."}
+    assert {row[doubt] for row in alone} == {
+        "This picture has colours; chest X-rays are grey. No lungs were found in this picture."
+    }
     *_, again = tab.run(TAB, [zipped, film], "cxr", "vgg19")  # the wish stays
     assert [row[0] for row in again.table] == [row[0] for row in alone]
     everything = {row[0]: row for row in tab.only_doubtful(TAB, False)}
