@@ -110,8 +110,8 @@ def _cut(piece: np.ndarray) -> float:
 def _upside_down(pieces: list[np.ndarray]) -> bool:
     """Whether two lungs come nearer to each other downwards.
 
-    In an upright film the heart and the diaphragm part them: on 743 validation masks the gap in their
-    lower third is wider than that in their upper third by 0.08 of the side or more in all but 0.5%.
+    In an upright film the heart and the diaphragm part them, so that the gap in their lower third is
+    wider than that in their upper third.
     """
     rows = np.flatnonzero(pieces[0].any(1) & pieces[1].any(1))
     third = len(rows) // 3

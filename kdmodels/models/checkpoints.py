@@ -21,7 +21,7 @@ from kdmodels.tasks import TaskError, add_tasks, get_task, keep_task
 
 # KD_WEIGHTS points the app and the training at another folder of weights, such as your own.
 WEIGHTS = Path(os.environ.get("KD_WEIGHTS") or Path(__file__).parents[2] / "weights")
-LUNG_STORAGE = "int8"  # see `kdmodels.models.codecs`; it moved the validation Dice by 0.00002
+LUNG_STORAGE = "int8"  # see `kdmodels.models.codecs`
 _PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 _STRANGE_CONTENTS = (RuntimeError, KeyError, TypeError, IndexError)  # what `decode` trips over
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
