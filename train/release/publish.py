@@ -61,7 +61,7 @@ class Target(Protocol):
 def _is_ours(name: str) -> bool:
     """Whether it is called as what this project puts on the main branch."""
     tasks = "|".join(TASKS)
-    ours = rf"({tasks})-[^/]+\.safetensors|tasks/({tasks})\.yaml|models/[^/]+\.md|figures/[^/]+"
+    ours = rf"(({tasks})-[^/]+|lungs)\.safetensors|tasks/({tasks})\.yaml|models/[^/]+\.md|figures/[^/]+"
     return re.fullmatch(ours, name) is not None
 
 

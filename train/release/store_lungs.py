@@ -17,7 +17,6 @@ from train.data.manifest import Manifest
 from train.release.store import StoreError, stored_index
 
 DOUBTED = 1  # % of the validation films whose lungs are called unsure
-MAX_BYTES = 3_000_000
 
 
 def store_lungs(run: Path, manifest: Manifest) -> LungWeights:
@@ -50,7 +49,4 @@ def store_lungs(run: Path, manifest: Manifest) -> LungWeights:
         seed=settings["seed"],
         limit=round(float(np.percentile(sure, DOUBTED)), 4),
     )
-    stored = stored_index().store_lungs(row, state)
-    if stored.bytes > MAX_BYTES:
-        raise StoreError(f"{stored.file} has {stored.bytes:,} bytes, more than {MAX_BYTES:,}.")
-    return stored
+    return stored_index().store_lungs(row, state)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from huggingface_hub import HfApi, close_session, constants, hf_hub_download
 
-from kdmodels.models.checkpoints import CheckpointError, Index
+from kdmodels.lungs.unet import LungNet
+from kdmodels.models.checkpoints import CheckpointError, Index, LungWeights
 from kdmodels.models.zoo import build_model
 from kdmodels.tasks import TASKS, Task
 from tests.hub import TOKENS, HubStandIn
@@ -94,6 +95,23 @@ def test_the_repository_holds_the_weights_the_index_and_a_card_of_each(small_ind
         assert hub.content(REPO, "main", row.file) == content
     card = hub.content(REPO, "main", "models/cxr-vgg19.md").decode()
     assert "(../figures/confusion-cxr-vgg19.png)" in card
+
+
+def test_the_lung_finder_goes_up_and_comes_down_and_goes_when_it_is_listed_no_more(
+    small_index, hub, tmp_path
+):
+    torch.manual_seed(0)
+    tag = tag_of(small_index)
+    small_index.store_lungs(
+        LungWeights("", "", 0, "films@0", "2026-11-27", 0, 0.5), LungNet().state_dict()
+    )
+    index = Index.read(small_index.folder)
+    assert tag_of(index) != tag
+    publish(index, (), REPO)
+    clone = cloned(Index.read(index.folder), tmp_path / "clone")
+    assert clone.locate(clone.lungs).read_bytes() == index.locate(index.lungs).read_bytes()
+    publish(replace(Index.read(index.folder), lungs=None), (), REPO)
+    assert "lungs.safetensors" not in HfApi().list_repo_files(REPO)
 
 
 def test_the_published_index_pins_itself_by_a_tag(small_index, hub):
